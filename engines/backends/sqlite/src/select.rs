@@ -1,0 +1,363 @@
+//! Finding events: by position, by stream, by type and tag. Used by readers and, under the write lock, by the writer.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mainstay_envelope::Timestamp;
+use mainstay_event_store::{
+    EventType, Hash, KeyId, Payload, Position, Query, Recorded, StreamName, Tag, Version,
+};
+use rusqlite::{Connection, OptionalExtension, Row};
+use uuid::Uuid;
+
+use crate::prepare::{tag_key, type_key};
+
+/// Columns of an event, in the order [`Names::event`] reads them.
+macro_rules! columns {
+    () => {
+        "position, stream, version, id, type, schema, at, tags, envelope, key, payload, hash"
+    };
+}
+
+/// Names met by one connection, so that reading a feed makes no name twice. Bounded: emptied when full.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    streams: HashMap<i64, StreamName>,
+    types: HashMap<String, EventType>,
+    tags: HashMap<String, Vec<Tag>>,
+}
+
+const NAMES_MAX: usize = 20_000;
+
+fn damaged(what: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+        Some(format!("an event's {what} is not what was written")),
+    )
+}
+
+impl Names {
+    /// Forgets everything: what was met may have been rolled back.
+    pub(crate) fn clear(&mut self) {
+        self.streams.clear();
+    }
+
+    fn stream(&mut self, conn: &Connection, id: i64) -> rusqlite::Result<StreamName> {
+        if let Some(name) = self.streams.get(&id) {
+            return Ok(name.clone());
+        }
+        let name: String = conn
+            .prepare_cached("select name from main.mainstay_streams where id = ?1")?
+            .query_row([id], |row| row.get(0))?;
+        let name = StreamName::new(name).map_err(|_| damaged("stream"))?;
+        if self.streams.len() >= NAMES_MAX {
+            self.streams.clear();
+        }
+        self.streams.insert(id, name.clone());
+        Ok(name)
+    }
+
+    fn event_type(&mut self, text: &str) -> rusqlite::Result<EventType> {
+        if let Some(name) = self.types.get(text) {
+            return Ok(name.clone());
+        }
+        let name = EventType::new(text).map_err(|_| damaged("type"))?;
+        if self.types.len() >= NAMES_MAX {
+            self.types.clear();
+        }
+        self.types.insert(text.to_owned(), name.clone());
+        Ok(name)
+    }
+
+    fn tags(&mut self, text: &str) -> rusqlite::Result<Vec<Tag>> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(tags) = self.tags.get(text) {
+            return Ok(tags.clone());
+        }
+        let tags = split_tags(text)?;
+        if self.tags.len() >= NAMES_MAX {
+            self.tags.clear();
+        }
+        self.tags.insert(text.to_owned(), tags.clone());
+        Ok(tags)
+    }
+
+    /// Reads an event from a row of [`columns`].
+    fn event(&mut self, conn: &Connection, row: &Row<'_>) -> rusqlite::Result<Recorded> {
+        let blob = |column: usize| -> rusqlite::Result<&[u8]> {
+            row.get_ref(column)?.as_blob().map_err(|_| damaged("bytes"))
+        };
+        let text = |column: usize| -> rusqlite::Result<&str> {
+            row.get_ref(column)?.as_str().map_err(|_| damaged("text"))
+        };
+        let key = match row.get_ref(9)?.as_str_or_null().map_err(|_| damaged("key"))? {
+            Some(key) => Some(KeyId::new(key).map_err(|_| damaged("key"))?),
+            None => None,
+        };
+        Ok(Recorded {
+            position: Position(row.get::<_, i64>(0)? as u64),
+            stream: self.stream(conn, row.get(1)?)?,
+            version: Version(row.get::<_, i64>(2)? as u64),
+            id: Uuid::from_slice(blob(3)?).map_err(|_| damaged("id"))?,
+            event_type: self.event_type(text(4)?)?,
+            schema: row.get(5)?,
+            at: Timestamp::from_millis(row.get(6)?),
+            tags: self.tags(text(7)?)?,
+            envelope: blob(8)?.into(),
+            payload: Payload { bytes: blob(10)?.into(), key },
+            hash: Hash(blob(11)?.try_into().map_err(|_| damaged("hash"))?),
+        })
+    }
+}
+
+fn split_tags(text: &str) -> rusqlite::Result<Vec<Tag>> {
+    text.split('\n').map(|tag| Tag::new(tag).map_err(|_| damaged("tag"))).collect()
+}
+
+/// How much one read transaction may look at: it must not hold back the write-ahead log's reuse.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) until: Instant,
+}
+
+impl Budget {
+    pub(crate) fn new(lasts: Duration) -> Self {
+        Self { until: Instant::now() + lasts }
+    }
+
+    fn spent(&self, looked_at: usize) -> bool {
+        looked_at.is_multiple_of(64) && Instant::now() >= self.until
+    }
+}
+
+/// The stream's number, if it was ever written to.
+pub(crate) fn stream_id(conn: &Connection, stream: &StreamName) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("select id from main.mainstay_streams where name = ?1")?
+        .query_row([stream.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// The stream's last version.
+pub(crate) fn version(conn: &Connection, stream: i64) -> rusqlite::Result<Version> {
+    let version: Option<i64> = conn
+        .prepare_cached(
+            "select version from main.mainstay_events where stream = ?1 order by version desc limit 1",
+        )?
+        .query_row([stream], |row| row.get(0))
+        .optional()?;
+    Ok(Version(version.unwrap_or(0) as u64))
+}
+
+/// The end of the feed; nothing when it is empty.
+pub(crate) fn head(conn: &Connection) -> rusqlite::Result<Option<(Position, Hash)>> {
+    conn.prepare_cached("select position, hash from main.mainstay_events order by position desc limit 1")?
+        .query_row([], hash_at)
+        .optional()
+}
+
+/// The chain's hash at a position.
+pub(crate) fn head_at(conn: &Connection, position: Position) -> rusqlite::Result<Option<(Position, Hash)>> {
+    conn.prepare_cached("select position, hash from main.mainstay_events where position = ?1")?
+        .query_row([position.0 as i64], hash_at)
+        .optional()
+}
+
+fn hash_at(row: &Row<'_>) -> rusqlite::Result<(Position, Hash)> {
+    let hash = row.get_ref(1)?.as_blob().map_err(|_| damaged("hash"))?;
+    let hash = Hash(hash.try_into().map_err(|_| damaged("hash"))?);
+    Ok((Position(row.get::<_, i64>(0)? as u64), hash))
+}
+
+/// The event with this id.
+pub(crate) fn by_id(conn: &Connection, names: &mut Names, id: &Uuid) -> rusqlite::Result<Option<Recorded>> {
+    conn.prepare_cached(concat!("select ", columns!(), " from main.mainstay_events where id = ?1"))?
+        .query_row([id.as_bytes().as_slice()], |row| names.event(conn, row))
+        .optional()
+}
+
+/// Is this id taken?
+pub(crate) fn has_id(conn: &Connection, id: &Uuid) -> rusqlite::Result<bool> {
+    conn.prepare_cached("select 1 from main.mainstay_events where id = ?1")?
+        .exists([id.as_bytes().as_slice()])
+}
+
+/// Events of one stream.
+pub(crate) fn stream_events(
+    conn: &Connection,
+    names: &mut Names,
+    stream: i64,
+    from: Version,
+    backwards: bool,
+    max: usize,
+    budget: Budget,
+) -> rusqlite::Result<Vec<Recorded>> {
+    let mut statement = conn.prepare_cached(if backwards {
+        concat!(
+            "select ",
+            columns!(),
+            " from main.mainstay_events
+                 where stream = ?1 and version <= ?2 order by version desc limit ?3"
+        )
+    } else {
+        concat!(
+            "select ",
+            columns!(),
+            " from main.mainstay_events
+                 where stream = ?1 and version >= ?2 order by version limit ?3"
+        )
+    })?;
+    let from = i64::try_from(from.0).unwrap_or(i64::MAX);
+    let mut rows = statement.query((stream, from, max as i64))?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        events.push(names.event(conn, row)?);
+        if budget.spent(events.len()) {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+/// Events that match a query after a position, and up to where was looked. `head` is the feed's end in the
+/// same read transaction.
+pub(crate) fn feed(
+    conn: &Connection,
+    names: &mut Names,
+    query: &Query,
+    after: Position,
+    head: Position,
+    max: usize,
+    budget: Budget,
+) -> rusqlite::Result<(Vec<Recorded>, Position)> {
+    if max == 0 {
+        return Ok((Vec::new(), after));
+    }
+    if !query.is_all() {
+        return by_keys(conn, names, query, after, head, max, budget);
+    }
+    let mut statement = conn.prepare_cached(concat!(
+        "select ",
+        columns!(),
+        " from main.mainstay_events where position > ?1 order by position limit ?2"
+    ))?;
+    let mut rows = statement.query((after.0 as i64, max as i64))?;
+    let mut events = Vec::with_capacity(max.min((head.0 - after.0) as usize));
+    let mut next = after;
+    while let Some(row) = rows.next()? {
+        let event = names.event(conn, row)?;
+        next = event.position;
+        events.push(event);
+        if budget.spent(events.len()) {
+            return Ok((events, next));
+        }
+    }
+    // Positions are dense, so running out of rows before `max` means the end was reached.
+    let next = if events.len() < max { head } else { next };
+    Ok((events, next))
+}
+
+/// The keys that together lead to every event the query may match: for each item its first tag, or all its types.
+fn leading_keys(query: &Query) -> Vec<i64> {
+    let mut keys: Vec<i64> = query
+        .items
+        .iter()
+        .flat_map(|item| match item.tags.first() {
+            Some(tag) => vec![tag_key(tag)],
+            None => item.types.iter().map(type_key).collect(),
+        })
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// The next positions under any of the keys, in order, at most `max`.
+fn candidates(conn: &Connection, keys: &[i64], after: Position, max: usize) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = conn.prepare_cached(
+        "select position from main.mainstay_keys where key = ?1 and position > ?2 order by position limit ?3",
+    )?;
+    let mut positions = Vec::new();
+    for key in keys {
+        let mut rows = statement.query((key, after.0 as i64, max as i64))?;
+        while let Some(row) = rows.next()? {
+            positions.push(row.get::<_, i64>(0)?);
+        }
+    }
+    if keys.len() > 1 {
+        positions.sort_unstable();
+        positions.dedup();
+        // Past the first `max`, a key whose own list was cut may have positions that are not here.
+        positions.truncate(max);
+    }
+    Ok(positions)
+}
+
+fn by_keys(
+    conn: &Connection,
+    names: &mut Names,
+    query: &Query,
+    after: Position,
+    head: Position,
+    max: usize,
+    budget: Budget,
+) -> rusqlite::Result<(Vec<Recorded>, Position)> {
+    let positions = candidates(conn, &leading_keys(query), after, max)?;
+    let mut statement = conn.prepare_cached(concat!(
+        "select ",
+        columns!(),
+        " from main.mainstay_events where position = ?1"
+    ))?;
+    let mut events = Vec::new();
+    for (looked_at, position) in positions.iter().enumerate() {
+        let event = statement
+            .query_row([position], |row| names.event(conn, row))
+            .optional()?
+            .ok_or_else(|| damaged("index entry"))?;
+        if query.selects(&event) {
+            events.push(event);
+        }
+        if budget.spent(looked_at + 1) {
+            return Ok((events, Position(*position as u64)));
+        }
+    }
+    let next = match positions.last() {
+        Some(last) if positions.len() == max => Position(*last as u64),
+        _ => head,
+    };
+    Ok((events, next))
+}
+
+/// The first event that matches after a position, under the write lock.
+pub(crate) fn first_match(
+    conn: &Connection,
+    query: &Query,
+    mut after: Position,
+) -> rusqlite::Result<Option<Position>> {
+    if query.is_all() {
+        return Ok(head(conn)?.filter(|(position, _)| *position > after).map(|_| after.next()));
+    }
+    const LOOK: usize = 256;
+    let keys = leading_keys(query);
+    let mut statement =
+        conn.prepare_cached("select type, tags from main.mainstay_events where position = ?1")?;
+    loop {
+        let positions = candidates(conn, &keys, after, LOOK)?;
+        for position in &positions {
+            let matches = statement.query_row([position], |row| {
+                let event_type = row.get_ref(0)?.as_str().ok().and_then(|text| EventType::new(text).ok());
+                let tags = row.get_ref(1)?.as_str().map_err(|_| damaged("tags"))?;
+                let tags = if tags.is_empty() { Vec::new() } else { split_tags(tags)? };
+                Ok(query.matches(&event_type.ok_or_else(|| damaged("type"))?, &tags))
+            })?;
+            if matches {
+                return Ok(Some(Position(*position as u64)));
+            }
+        }
+        match positions.last() {
+            Some(last) if positions.len() == LOOK => after = Position(*last as u64),
+            _ => return Ok(None),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The portable view's rows and indices.
+
+use mainstay_event_store::{Cursor, IndexValue, Row, Rows, Scan, ScanBy, ViewName, limits, prefix_end};
+use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
+
+fn view_id(conn: &Connection, view: &ViewName) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("select id from main.mainstay_views where name = ?1")?
+        .query_row([view.as_str()], |row| row.get(0))
+        .optional()
+}
+
+fn make_view(conn: &Connection, view: &ViewName) -> rusqlite::Result<i64> {
+    if let Some(id) = view_id(conn, view)? {
+        return Ok(id);
+    }
+    conn.prepare_cached("insert into main.mainstay_views(name) values (?1)")?.execute([view.as_str()])?;
+    Ok(conn.last_insert_rowid())
+}
+
+pub(crate) fn get(conn: &Connection, view: &ViewName, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    let Some(view) = view_id(conn, view)? else { return Ok(None) };
+    conn.prepare_cached("select value from main.mainstay_view_rows where view = ?1 and key = ?2")?
+        .query_row((view, key), |row| row.get(0))
+        .optional()
+}
+
+/// The index entries of a row, as kept beside it so that they can be taken back: name, zero byte, length, value.
+fn pack(row: &Row) -> Option<Vec<u8>> {
+    if row.indices.is_empty() {
+        return None;
+    }
+    let mut packed = Vec::new();
+    for entry in &row.indices {
+        let value = entry.value.to_ordered_bytes();
+        packed.extend_from_slice(&(entry.index.len() as u16).to_le_bytes());
+        packed.extend_from_slice(entry.index.as_bytes());
+        packed.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        packed.extend_from_slice(&value);
+    }
+    Some(packed)
+}
+
+fn unpack(mut packed: &[u8]) -> Vec<(&str, &[u8])> {
+    fn part<'a>(packed: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let (length, rest) = packed.split_first_chunk::<2>()?;
+        let (part, rest) = rest.split_at_checked(u16::from_le_bytes(*length) as usize)?;
+        *packed = rest;
+        Some(part)
+    }
+    let mut entries = Vec::new();
+    while let (Some(name), Some(value)) = (part(&mut packed), part(&mut packed)) {
+        entries.push((std::str::from_utf8(name).unwrap_or_default(), value));
+    }
+    entries
+}
+
+fn drop_entries(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<()> {
+    let packed: Option<Option<Vec<u8>>> = conn
+        .prepare_cached("select indices from main.mainstay_view_rows where view = ?1 and key = ?2")?
+        .query_row((view, key), |row| row.get(0))
+        .optional()?;
+    for (name, value) in unpack(packed.flatten().as_deref().unwrap_or_default()) {
+        conn.prepare_cached(
+            "delete from main.mainstay_view_index where view = ?1 and name = ?2 and value = ?3 and key = ?4",
+        )?
+        .execute((view, name, value, key))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn put(conn: &Connection, view: &ViewName, row: &Row) -> rusqlite::Result<()> {
+    let view = make_view(conn, view)?;
+    drop_entries(conn, view, &row.key)?;
+    conn.prepare_cached(
+        "insert into main.mainstay_view_rows(view, key, value, indices) values (?1, ?2, ?3, ?4)
+         on conflict(view, key) do update set value = excluded.value, indices = excluded.indices",
+    )?
+    .execute((view, row.key.as_str(), row.value.as_slice(), pack(row)))?;
+    for entry in &row.indices {
+        conn.prepare_cached(
+            "insert into main.mainstay_view_index(view, name, value, key) values (?1, ?2, ?3, ?4)",
+        )?
+        .execute((view, entry.index, entry.value.to_ordered_bytes(), row.key.as_str()))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn delete(conn: &Connection, view: &ViewName, key: &str) -> rusqlite::Result<bool> {
+    let Some(view) = view_id(conn, view)? else { return Ok(false) };
+    drop_entries(conn, view, key)?;
+    let rows = conn
+        .prepare_cached("delete from main.mainstay_view_rows where view = ?1 and key = ?2")?
+        .execute((view, key))?;
+    Ok(rows > 0)
+}
+
+pub(crate) fn clear(conn: &Connection, view: &ViewName, max: usize) -> rusqlite::Result<bool> {
+    let Some(view) = view_id(conn, view)? else { return Ok(false) };
+    let keys: Vec<String> = conn
+        .prepare_cached("select key from main.mainstay_view_rows where view = ?1 order by key limit ?2")?
+        .query_map((view, max as i64), |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for key in &keys {
+        drop_entries(conn, view, key)?;
+        conn.prepare_cached("delete from main.mainstay_view_rows where view = ?1 and key = ?2")?
+            .execute((view, key))?;
+    }
+    conn.prepare_cached("select exists(select 1 from main.mainstay_view_rows where view = ?1)")?
+        .query_row([view], |row| row.get(0))
+}
+
+pub(crate) fn scan(conn: &Connection, scan: &Scan) -> rusqlite::Result<Rows> {
+    let Some(view) = view_id(conn, &scan.view)? else { return Ok(Rows::default()) };
+    let max = limits::page(scan.rows_max);
+    let after = scan.after.as_ref();
+    // One row more than asked for tells whether there is a next page.
+    let limit = Value::from(max as i64 + 1);
+    let (sql, params) = match &scan.by {
+        ScanBy::Key { prefix } => (
+            "select key, value, null from main.mainstay_view_rows
+             where view = ?1 and key >= ?2 and key > ?3 and (?4 is null or key < ?4)
+             order by key limit ?5",
+            vec![
+                Value::from(view),
+                Value::from(prefix.clone()),
+                Value::from(after.map_or(String::new(), |cursor| cursor.key.clone())),
+                Value::from(prefix_end(prefix)),
+                limit,
+            ],
+        ),
+        ScanBy::Index { index, from, to } => {
+            let start = after.and_then(|cursor| cursor.value.as_ref()).unwrap_or(from).to_ordered_bytes();
+            (
+                "select entry.key, rows.value, entry.value from main.mainstay_view_index entry
+                 join main.mainstay_view_rows rows on rows.view = entry.view and rows.key = entry.key
+                 where entry.view = ?1 and entry.name = ?2
+                   and (entry.value, entry.key) > (?3, ?4) and entry.value >= ?5 and entry.value <= ?6
+                 order by entry.value, entry.key limit ?7",
+                vec![
+                    Value::from(view),
+                    Value::from((*index).to_owned()),
+                    Value::from(start),
+                    Value::from(after.map_or(String::new(), |cursor| cursor.key.clone())),
+                    Value::from(from.to_ordered_bytes()),
+                    Value::from(to.to_ordered_bytes()),
+                    limit,
+                ],
+            )
+        }
+    };
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut found = statement.query(params_from_iter(params))?;
+    let mut rows = Rows::default();
+    let mut last = None;
+    while let Some(row) = found.next()? {
+        if rows.rows.len() == max {
+            rows.next = last;
+            break;
+        }
+        let key: String = row.get(0)?;
+        let value = match row.get::<_, Option<Vec<u8>>>(2)? {
+            Some(bytes) => IndexValue::from_ordered_bytes(&bytes),
+            None => None,
+        };
+        last = Some(Cursor { value, key: key.clone() });
+        rows.rows.push((key, row.get(1)?));
+    }
+    Ok(rows)
+}

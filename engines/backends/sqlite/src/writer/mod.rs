@@ -1,0 +1,189 @@
+//! The writer: one thread, one connection, group commit.
+//!
+//! ```text
+//!  append ─┐            ┌──────────── one group ────────────┐
+//!  append ─┼─► queue ─► │ begin · turn · turn · turn · commit │ ─► fsync ─► answers, all at once
+//!  closure ┘  bounded   └───────────────────────────────────┘
+//! ```
+//! Whatever waits when the writer is free becomes the next group: alone, an act waits for nobody; under
+//! load the cost of the disk is shared. A closure's turn has a savepoint of its own. When the engine drops
+//! the group's transaction, the others are done again and only the culprit is refused. Nothing is answered,
+//! not even a refusal, before the commit is on disk, since it may rest on what others of the group wrote.
+
+mod guard;
+mod transaction;
+mod work;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mainstay_event_store::{Hash, Refusal, StoreId, chain};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use guard::Guard;
+pub use transaction::Transaction;
+pub(crate) use transaction::{checkpoint, lease};
+pub(crate) use work::{Append, End, Transact, Work};
+
+use crate::error::{Kind, kind, refusal};
+use crate::health::Board;
+use crate::open;
+use crate::options::Options;
+use work::Turn;
+
+/// Bytes of one group: what is kept in the write-ahead log's index at most before a commit.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// How often a group is done again before the rest of it is refused with the last failure.
+const LOST_MAX: usize = 3;
+
+/// Everything the writer thread owns.
+pub(crate) struct Writer {
+    pub(crate) options: Options,
+    pub(crate) store: StoreId,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) jobs: mpsc::Receiver<Box<dyn Work>>,
+    pub(crate) head: watch::Sender<u64>,
+    pub(crate) groups: Arc<crate::stats::Groups>,
+}
+
+impl Writer {
+    /// Runs until every sender is gone and the queue is empty.
+    pub(crate) fn run(mut self) {
+        let genesis = chain::genesis(self.store);
+        let mut group: Vec<Box<dyn Work>> = Vec::new();
+        while self.fill(&mut group) {
+            let tx = match self.connect(genesis) {
+                Ok(tx) => tx,
+                Err(error) => {
+                    // Not limping on: everything is refused until the file can be opened again.
+                    self.board.set_failed(Some(error.to_string()));
+                    self.refuse(&mut group, &refusal(&error));
+                    continue;
+                }
+            };
+            self.board.set_failed(None);
+            let failure = self.serve(&tx, genesis, &mut group);
+            // Closing is where the engine lets go of its locks; what it says then changes nothing any more.
+            let _ = tx.into_connection().close();
+            match failure {
+                Some(why) => self.board.set_failed(Some(why)),
+                None => return,
+            }
+        }
+    }
+
+    fn connect(&self, genesis: Hash) -> rusqlite::Result<Transaction> {
+        let mut conn = open::writer(&self.options)?;
+        self.guard.install(&mut conn)?;
+        let tx = Transaction::new(conn, Arc::clone(&self.guard), genesis);
+        tx.read_tail(genesis)?;
+        self.head.send_replace(tx.tail().position.0);
+        Ok(tx)
+    }
+
+    /// Serves groups on one connection. Ends with a reason when the connection can't be trusted any more,
+    /// with none when nobody is left to ask.
+    fn serve(&mut self, tx: &Transaction, genesis: Hash, group: &mut Vec<Box<dyn Work>>) -> Option<String> {
+        let mut version = None;
+        loop {
+            if let Err(why) = self.group(tx, genesis, &mut version, group) {
+                return Some(why);
+            }
+            if !self.fill(group) {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for work, then takes what is there.
+    fn fill(&mut self, group: &mut Vec<Box<dyn Work>>) -> bool {
+        let Some(first) = self.jobs.blocking_recv() else { return false };
+        let mut bytes = first.weight();
+        group.push(first);
+        while group.len() < self.options.group && bytes < GROUP_BYTES_MAX {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            bytes += job.weight();
+            group.push(job);
+        }
+        true
+    }
+
+    fn refuse(&self, group: &mut Vec<Box<dyn Work>>, refusal: &Refusal) {
+        for job in group.drain(..) {
+            job.end(self.store, End::NotDone(refusal.clone()));
+        }
+    }
+
+    /// One group, from begin to answers. `Err`: the connection must be opened anew.
+    fn group(
+        &self,
+        tx: &Transaction,
+        genesis: Hash,
+        version: &mut Option<i64>,
+        group: &mut Vec<Box<dyn Work>>,
+    ) -> Result<(), String> {
+        group.retain(|job| !job.abandoned());
+        let mut lost = 0;
+        while !group.is_empty() {
+            if let Err(error) = tx.begin(version, genesis) {
+                tx.roll_back();
+                self.refuse(group, &refusal(&error));
+                return if kind(&error) == Kind::Locked { Ok(()) } else { Err(error.to_string()) };
+            }
+            let tail = tx.tail();
+            let culprit = group.iter_mut().enumerate().find_map(|(i, job)| match job.turn(tx, &self.board) {
+                Turn::Kept => None,
+                Turn::GroupLost(refusal) => Some((i, refusal)),
+            });
+            let Some((i, refusal)) = culprit else { return self.commit(tx, tail.position.0, group) };
+            tx.roll_back();
+            tx.restore(tail);
+            lost += 1;
+            group.remove(i).end(self.store, End::NotDone(refusal.clone()));
+            if lost >= LOST_MAX {
+                self.refuse(group, &refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, tx: &Transaction, before: u64, group: &mut Vec<Box<dyn Work>>) -> Result<(), String> {
+        if let Err(error) = tx.commit() {
+            let why = format!("the commit failed: {error}");
+            tx.roll_back();
+            for job in group.drain(..) {
+                job.end(self.store, End::Unknown(why.clone()));
+            }
+            return Err(why);
+        }
+        let head = tx.tail().position.0;
+        self.groups.note(group.len(), head - before);
+        for job in group.drain(..) {
+            job.end(self.store, End::Committed);
+        }
+        if head > before {
+            self.head.send_replace(head);
+        }
+        Ok(())
+    }
+}
+
+/// Looks at what the threads can't see of themselves: a closure that does not come back, a log that grows.
+/// Ends when the store is gone.
+pub(crate) fn watch(guard: &std::sync::Weak<Guard>, board: &Board, wal: &std::path::Path, wal_alarm: u64) {
+    const EVERY: Duration = Duration::from_millis(50);
+    let mut rounds = 0u32;
+    while let Some(guard) = guard.upgrade() {
+        board.stuck.store(guard.overdue(), Ordering::Relaxed);
+        drop(guard);
+        if rounds.is_multiple_of(5) {
+            let bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
+            board.wal_bytes.store(if bytes > wal_alarm { bytes } else { 0 }, Ordering::Relaxed);
+        }
+        rounds = rounds.wrapping_add(1);
+        std::thread::park_timeout(EVERY);
+    }
+}

@@ -1,0 +1,172 @@
+//! What the writer thread is asked to do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mainstay_event_store::{
+    Abort, AppendError, Appended, Committed, Receipt, Refusal, StoreId, TransactError,
+};
+use tokio::sync::oneshot;
+
+use super::transaction::{Acted, Transaction};
+use crate::ffi;
+use crate::health::Board;
+use crate::prepare::{Origin, Prepared};
+
+/// How a job's turn in a group ended.
+pub(crate) enum Turn {
+    /// Its writes, if any, are part of the group.
+    Kept,
+    /// The engine failed, or the group's transaction is gone: everybody's writes have to be done again.
+    GroupLost(Refusal),
+}
+
+/// How the group ended, as far as a job is concerned.
+pub(crate) enum End {
+    /// On disk.
+    Committed,
+    /// Nobody knows.
+    Unknown(String),
+    /// It had no part in what was committed.
+    NotDone(Refusal),
+}
+
+/// One job of the writer. It may have several turns; the last one counts.
+pub(crate) trait Work: Send {
+    /// Does nobody wait for it any more?
+    fn abandoned(&self) -> bool;
+    /// About how many bytes it writes.
+    fn weight(&self) -> usize;
+    /// Does it in the open transaction, and keeps its answer for [`Work::end`].
+    fn turn(&mut self, tx: &Transaction, board: &Board) -> Turn;
+    /// Answers.
+    fn end(self: Box<Self>, store: StoreId, end: End);
+}
+
+pub(crate) struct Append {
+    pub(crate) act: Prepared,
+    pub(crate) answer: Option<Result<Acted, Refusal>>,
+    pub(crate) reply: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+impl Work for Append {
+    fn abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn weight(&self) -> usize {
+        self.act.bytes
+    }
+
+    fn turn(&mut self, tx: &Transaction, _: &Board) -> Turn {
+        let result = tx.act(&self.act);
+        if let Some(refusal) = tx.broken() {
+            return Turn::GroupLost(refusal);
+        }
+        self.answer = Some(result);
+        Turn::Kept
+    }
+
+    fn end(self: Box<Self>, store: StoreId, end: End) {
+        let answer = match (end, self.answer) {
+            (End::Committed, Some(Ok(acted))) => Ok(Appended {
+                versions: acted.versions,
+                receipt: Receipt::new(store, acted.last.0),
+                repeated: acted.repeated,
+            }),
+            (End::Committed, Some(Err(refusal))) | (End::NotDone(refusal), _) => Err(refusal.into()),
+            (End::Unknown(why), _) => Err(AppendError::Unknown { why }),
+            (End::Committed, None) => Err(AppendError::Unknown { why: "the act never had its turn".into() }),
+        };
+        // Who does not wait any more does not want to know.
+        let _ = self.reply.send(answer);
+    }
+}
+
+pub(crate) struct Transact<F, T, E> {
+    pub(crate) origin: Origin,
+    pub(crate) closure: F,
+    pub(crate) name: &'static str,
+    pub(crate) answer: Option<Result<(T, u64), TransactError<E>>>,
+    pub(crate) reply: oneshot::Sender<Result<Committed<T>, TransactError<E>>>,
+}
+
+impl<F, T, E> Work for Transact<F, T, E>
+where
+    F: Fn(&Transaction) -> Result<T, Abort<E>> + Send,
+    T: Send,
+    E: Send,
+{
+    fn abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn weight(&self) -> usize {
+        1 << 16 // not known before it runs
+    }
+
+    fn turn(&mut self, tx: &Transaction, board: &Board) -> Turn {
+        let tail = tx.tail();
+        if let Err(error) = tx.savepoint() {
+            return Turn::GroupLost(crate::error::refusal(&error));
+        }
+        tx.begin_job(self.origin.clone());
+        board.runs(self.name);
+        let running = tx.guard().closure_runs();
+        // The closure only sees the transaction, and what it did to that is rolled back.
+        let ran = catch_unwind(AssertUnwindSafe(|| (self.closure)(tx)));
+        drop(running);
+        let closure_fault = |why: String| Err(TransactError::from(Refusal::Closure { why }));
+        let answer = match ran {
+            Ok(Ok(value)) => match tx.broken().or_else(|| tx.refused()) {
+                // It swallowed a refusal: what it believes to have written is not there.
+                Some(refusal) => Err(refusal.into()),
+                None if tx.is_lost() => {
+                    closure_fault("rolled the whole transaction back (ON CONFLICT ROLLBACK?)".into())
+                }
+                None if ffi::foreign_key_violated(tx.conn()) => {
+                    closure_fault("leaves a foreign key violated".into())
+                }
+                None => Ok((value, tx.tail().position.0)),
+            },
+            Ok(Err(abort)) => Err(abort.into()),
+            Err(panic) => closure_fault(format!("panicked: {}", panic_text(&*panic))),
+        };
+        let kept = answer.is_ok();
+        self.answer = Some(answer);
+        if tx.is_lost() {
+            return Turn::GroupLost(Refusal::Closure { why: "rolled the whole transaction back".into() });
+        }
+        match tx.end_savepoint(kept) {
+            Ok(()) if kept => {}
+            Ok(()) => tx.restore(tail),
+            Err(error) => return Turn::GroupLost(crate::error::refusal(&error)),
+        }
+        Turn::Kept
+    }
+
+    fn end(self: Box<Self>, store: StoreId, end: End) {
+        let answer = match (end, self.answer) {
+            (End::Committed, Some(Ok((value, mark)))) => {
+                Ok(Committed { value, receipt: Receipt::new(store, mark) })
+            }
+            // Its own error explains more than the group's loss.
+            (End::Committed | End::NotDone(_), Some(Err(error))) => Err(error),
+            (End::NotDone(refusal), _) => Err(refusal.into()),
+            (End::Unknown(why), _) => Err(AppendError::Unknown { why }.into()),
+            (End::Committed, None) => {
+                Err(AppendError::Unknown { why: "the transaction never had its turn".into() }.into())
+            }
+        };
+        let _ = self.reply.send(answer);
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "(no text)".into()
+    }
+}

@@ -1,0 +1,302 @@
+//! Everything the store holds, and how each step is taken back.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use mainstay_envelope::{Context, MessageIdentity, Producer, Timestamp};
+use uuid::Uuid;
+
+use super::views::Views;
+use crate::act::Act;
+use crate::chain;
+use crate::event::{Expected, NewEvent, Recorded, Version};
+use crate::inbox::Window;
+use crate::lease::Lease;
+use crate::message::{Mark, OutboxRecord, OutboxRow};
+use crate::names::{ConsumerName, StreamName};
+use crate::outcome::{ReadError, Refusal};
+use crate::position::{Head, Position, StoreId};
+use crate::query::{Condition, Query};
+use crate::repeat::{self, Verdict};
+use crate::store::{Direction, Page};
+
+/// Who hands something in, and when: what is recorded beside it.
+pub(super) struct Author {
+    pub(super) at: Timestamp,
+    pub(super) envelope: Arc<[u8]>,
+}
+
+impl Author {
+    pub(super) fn of(cx: &Context) -> Result<Self, Refusal> {
+        let envelope = serde_json::to_vec(&cx.fact())
+            .map_err(|error| Refusal::Invalid { what: "envelope", why: error.to_string() })?;
+        Ok(Self { at: cx.wall(), envelope: envelope.into() })
+    }
+}
+
+/// One consumer's memory of one producer's partition.
+type InboxKey = (ConsumerName, Producer, u32, u32);
+
+/// How to take one step back.
+type Undo = Box<dyn FnOnce(&mut State) + Send>;
+
+pub(super) struct State {
+    id: StoreId,
+    /// The feed: the event at position p is `events[p - 1]`.
+    events: Vec<Recorded>,
+    /// Positions of each stream's events: version v is `streams[name][v - 1]`.
+    streams: HashMap<StreamName, Vec<Position>>,
+    ids: HashMap<Uuid, Position>,
+    /// Row n is `outbox[n - 1]`.
+    pub(super) outbox: Vec<OutboxRecord>,
+    inbox: HashMap<InboxKey, Window>,
+    pub(super) checkpoints: HashMap<ConsumerName, Position>,
+    pub(super) leases: HashMap<ConsumerName, Lease>,
+    pub(super) views: Views,
+    journal: Vec<Undo>,
+}
+
+/// What became of an act.
+pub(super) struct Outcome {
+    /// For each of its streams.
+    pub(super) versions: Vec<Version>,
+    /// Its last event, or the end of the feed when it has none.
+    pub(super) position: Position,
+    pub(super) repeated: bool,
+}
+
+impl State {
+    pub(super) fn new(id: StoreId) -> Self {
+        Self {
+            id,
+            events: Vec::new(),
+            streams: HashMap::new(),
+            ids: HashMap::new(),
+            outbox: Vec::new(),
+            inbox: HashMap::new(),
+            checkpoints: HashMap::new(),
+            leases: HashMap::new(),
+            views: Views::default(),
+            journal: Vec::new(),
+        }
+    }
+
+    /// Keeps everything written since the last commit.
+    pub(super) fn commit(&mut self) {
+        self.journal.clear();
+    }
+
+    /// Takes back everything written since the last commit, the latest first.
+    pub(super) fn roll_back(&mut self) {
+        while let Some(undo) = self.journal.pop() {
+            undo(self);
+        }
+    }
+
+    /// Notes how to take back the step about to be made.
+    pub(super) fn on_roll_back(&mut self, undo: impl FnOnce(&mut Self) + Send + 'static) {
+        self.journal.push(Box::new(undo));
+    }
+
+    /// The act as a whole: recorded, repeated or refused.
+    pub(super) fn append_act(&mut self, author: &Author, act: &Act) -> Result<Outcome, Refusal> {
+        let parts: Vec<_> = act.streams.iter().map(|part| (&part.stream, part.events.as_slice())).collect();
+        if let Verdict::Repeated(recorded) = self.judge(&parts)? {
+            let last = act.events().last().and_then(|event| self.ids.get(&event.id));
+            let position = last.copied().unwrap_or(self.head().position);
+            let versions = parts
+                .iter()
+                .zip(recorded)
+                .map(|((stream, _), version)| version.unwrap_or_else(|| self.version(stream)))
+                .collect();
+            return Ok(Outcome { versions, position, repeated: true });
+        }
+        // Everything is checked before anything is written, so there is nothing to take back here.
+        for part in &act.streams {
+            self.expect(&part.stream, part.expected)?;
+        }
+        for (index, condition) in act.conditions.iter().enumerate() {
+            self.require(index, condition)?;
+        }
+        for part in &act.streams {
+            for event in &part.events {
+                self.record(author, &part.stream, event);
+            }
+        }
+        self.commit();
+        let versions = act.streams.iter().map(|part| self.version(&part.stream)).collect();
+        Ok(Outcome { versions, position: self.head().position, repeated: false })
+    }
+
+    pub(super) fn judge(&self, parts: &[repeat::Part<'_>]) -> Result<Verdict, Refusal> {
+        repeat::judge(parts, |id| Ok(self.ids.get(id).map(|&at| Cow::Borrowed(self.event(at)))))
+    }
+
+    pub(super) fn expect(&self, stream: &StreamName, expected: Expected) -> Result<(), Refusal> {
+        let actual = self.version(stream);
+        if expected.allows(actual) {
+            return Ok(());
+        }
+        Err(Refusal::Conflict { stream: stream.clone(), expected, actual })
+    }
+
+    pub(super) fn require(&self, index: usize, condition: &Condition) -> Result<(), Refusal> {
+        condition.check_after(self.head().position)?;
+        match self.after(condition.after).iter().find(|event| condition.query.selects(event)) {
+            Some(found) => Err(Refusal::ConditionFailed { index, found: Some(found.position) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds an event to the end of its stream and of the feed.
+    pub(super) fn record(&mut self, author: &Author, stream: &StreamName, event: &NewEvent) {
+        let head = self.head();
+        let (position, version) = (head.position.next(), Version(self.version(stream).0 + 1));
+        let tags = chain::join_tags(&event.tags);
+        let content = chain::content_of_new(stream, event, author.at, &author.envelope, &tags);
+        self.on_roll_back({
+            let (stream, id) = (stream.clone(), event.id);
+            move |state| {
+                state.events.pop();
+                state.ids.remove(&id);
+                if let Entry::Occupied(mut positions) = state.streams.entry(stream) {
+                    positions.get_mut().pop();
+                    if positions.get().is_empty() {
+                        positions.remove();
+                    }
+                }
+            }
+        });
+        self.events.push(Recorded {
+            position,
+            stream: stream.clone(),
+            version,
+            id: event.id,
+            event_type: event.event_type.clone(),
+            schema: event.schema,
+            at: author.at,
+            tags: event.tags.clone(),
+            envelope: Arc::clone(&author.envelope),
+            payload: event.payload.clone(),
+            hash: chain::link(head.hash, position, version, content),
+        });
+        self.streams.entry(stream.clone()).or_default().push(position);
+        self.ids.insert(event.id, position);
+    }
+
+    /// Adds a row to the end of the outbox.
+    pub(super) fn publish(&mut self, author: &Author, row: &OutboxRow) {
+        let seq = self.outbox.len() as u64 + 1;
+        self.on_roll_back(|state| {
+            state.outbox.pop();
+        });
+        let envelope = author.envelope.to_vec();
+        self.outbox.push(OutboxRecord { seq, at: author.at, envelope, row: row.clone() });
+    }
+
+    pub(super) fn inbox_mark(
+        &mut self,
+        consumer: &ConsumerName,
+        message: &MessageIdentity,
+    ) -> Result<Mark, Refusal> {
+        let key = (consumer.clone(), message.producer.clone(), message.epoch, message.partition);
+        let seq = message.seq;
+        let window = self.inbox.entry(key.clone()).or_default();
+        let before = window.known(seq);
+        let mark = window.mark(seq, &message.content.0)?;
+        if mark == Mark::First {
+            self.on_roll_back(move |state| {
+                if let Some(window) = state.inbox.get_mut(&key) {
+                    window.unmark(seq, &before);
+                }
+            });
+        }
+        Ok(mark)
+    }
+
+    /// Writes an entry of a map, with the way back.
+    pub(super) fn set<K, V>(&mut self, map: fn(&mut Self) -> &mut HashMap<K, V>, key: K, value: V)
+    where
+        K: Clone + Eq + Hash + Send + 'static,
+        V: Send + 'static,
+    {
+        let before = map(self).insert(key.clone(), value);
+        self.on_roll_back(move |state| {
+            match before {
+                Some(before) => map(state).insert(key, before),
+                None => map(state).remove(&key),
+            };
+        });
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.events.last().map_or_else(
+            || Head { position: Position::START, hash: chain::genesis(self.id) },
+            |event| Head { position: event.position, hash: event.hash },
+        )
+    }
+
+    pub(super) fn head_at(&self, position: Position) -> Option<Head> {
+        if position == Position::START {
+            return Some(Head { position, hash: chain::genesis(self.id) });
+        }
+        let index = usize::try_from(position.0 - 1).ok()?;
+        self.events.get(index).map(|event| Head { position, hash: event.hash })
+    }
+
+    pub(super) fn version(&self, stream: &StreamName) -> Version {
+        Version(self.streams.get(stream).map_or(0, |positions| positions.len() as u64))
+    }
+
+    pub(super) fn stream(
+        &self,
+        stream: &StreamName,
+        from: Version,
+        direction: Direction,
+        max: usize,
+    ) -> Vec<Recorded> {
+        let positions = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        let from = usize::try_from(from.0).unwrap_or(usize::MAX);
+        let event = |&position: &Position| self.event(position).clone();
+        match direction {
+            Direction::Forwards => {
+                positions.iter().skip(from.saturating_sub(1)).take(max).map(event).collect()
+            }
+            Direction::Backwards => {
+                positions[..from.min(positions.len())].iter().rev().take(max).map(event).collect()
+            }
+        }
+    }
+
+    pub(super) fn read(&self, query: &Query, after: Position, max: usize) -> Result<Page, ReadError> {
+        let head = self.head().position;
+        if after > head {
+            return Err(ReadError::PastEnd { asked: after, ends: head });
+        }
+        let (mut events, mut next) = (Vec::new(), after);
+        for event in self.after(after) {
+            if events.len() == max {
+                return Ok(Page { events, next, head });
+            }
+            next = event.position;
+            if query.selects(event) {
+                events.push(event.clone());
+            }
+        }
+        Ok(Page { events, next, head })
+    }
+
+    /// The events after a position that is not past the end.
+    fn after(&self, position: Position) -> &[Recorded] {
+        let index = usize::try_from(position.0).unwrap_or(usize::MAX);
+        &self.events[index.min(self.events.len())..]
+    }
+
+    /// The event at a position that one of our own indices names.
+    fn event(&self, position: Position) -> &Recorded {
+        &self.events[position.0 as usize - 1]
+    }
+}

@@ -1,0 +1,57 @@
+//! One entry for every check of this repository: `cargo xtask --help`.
+//!
+//! This package depends on no product crate. Whatever it checks at run time it builds and starts as a
+//! process of its own, so that a broken product can't break the tool that says so.
+
+mod ci;
+mod examples;
+mod mutate;
+mod process;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "One entry for every check.")]
+struct Arguments {
+    #[command(subcommand)]
+    check: Check,
+}
+
+/// Every check, one variant each; `run` below is the only other place that lists them.
+#[derive(Subcommand)]
+enum Check {
+    /// Every check a change must pass; `ci full` adds those that take long.
+    Ci(ci::Arguments),
+    /// The rules of the source tree: floors, rings, pure states, and the other invariants.
+    Tidy(tidy::Arguments),
+    /// Break the code in each named way and see the named test fail.
+    Mutate(mutate::Arguments),
+    /// Build every example and run it to its end.
+    Examples(examples::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().check) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True when what was checked holds; an error when the check itself could not be carried out.
+fn run(check: Check) -> anyhow::Result<bool> {
+    process::watch_interrupt()?;
+    match check {
+        Check::Ci(arguments) => ci::run(&arguments),
+        Check::Tidy(arguments) => tidy::run(&arguments),
+        Check::Mutate(arguments) => mutate::run(&arguments),
+        Check::Examples(arguments) => examples::run(&arguments),
+    }
+}
