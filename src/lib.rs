@@ -1,1 +1,30 @@
-//! (to be written)
+//! Mainstay: the backend platform that stays correct when things fail.
+//!
+//! This crate is the facade: it holds no mechanism, only the names under which a service uses the others.
+//! Each pattern is a feature and usable alone.
+//!
+//! | feature | what | from |
+//! |---|---|---|
+//! | (always) | [`Context`], the event store's contract ([`store`]) | `mainstay-envelope`, `mainstay-event-store` |
+//! | `flow` | deciders, projections, the given/when/then kit | `mainstay-flow` |
+//! | `sqlite` | the store on one file | `mainstay-sqlite` |
+//! | `resilience` | retry rules | `mainstay-resilience` |
+//!
+//! It is not a database, a broker or a consensus system: where those are needed, it uses existing ones.
+//! The project's README shows the whole; `docs/guide` has a chapter for each pattern.
+
+pub use mainstay_envelope as envelope;
+pub use mainstay_envelope::Context;
+pub use mainstay_event_store as store;
+
+#[cfg(feature = "flow")]
+pub use mainstay_flow::*;
+#[cfg(feature = "resilience")]
+pub use mainstay_resilience::retry;
+#[cfg(feature = "sqlite")]
+pub use mainstay_sqlite as sqlite;
+
+/// What derived code uses; no promise is made about it.
+#[cfg(feature = "flow")]
+#[doc(hidden)]
+pub use mainstay_flow::__private;

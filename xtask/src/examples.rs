@@ -33,6 +33,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             bail!("no default member has an example named {only}");
         }
     }
+    if examples.is_empty() {
+        // A check that checks nothing is not green.
+        bail!("no default member has an example");
+    }
     let mut passed = true;
     for example in &examples {
         passed &= run_one(example)?;
@@ -48,19 +52,30 @@ struct Example {
 
 /// Builds with the flags of the test step of `ci`, so that what it built is used again.
 fn build() -> Result<Vec<Example>> {
+    let mut examples = build_with(&["--examples"])?;
+    examples.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(examples)
+}
+
+/// Builds one example; where it is.
+pub(crate) fn build_one(package: &str, name: &str) -> Result<PathBuf> {
+    let found = build_with(&["--package", package, "--example", name])?.pop();
+    found.map(|example| example.program).with_context(|| format!("cargo built no example {name} of {package}"))
+}
+
+fn build_with(which: &[&str]) -> Result<Vec<Example>> {
     let output = process::cargo()
-        .args(["build", "--all-features", "--examples", "--message-format=json-render-diagnostics"])
+        .args(["build", "--all-features", "--message-format=json-render-diagnostics"])
+        .args(which)
         .current_dir(tree::root()?)
         .stderr(Stdio::inherit())
         .output()
         .context("cargo can't be started")?;
     if !output.status.success() {
-        bail!("an example does not compile; to repeat it: cargo build --all-features --examples");
+        bail!("it does not compile; to repeat it: cargo build --all-features {}", which.join(" "));
     }
     let text = String::from_utf8(output.stdout).context("cargo printed what is not UTF-8")?;
-    let mut examples = built(&text)?;
-    examples.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(examples)
+    built(&text)
 }
 
 /// Picks the programs of examples out of cargo's messages, one JSON object a line.

@@ -4,6 +4,7 @@
 //! process of its own, so that a broken product can't break the tool that says so.
 
 mod ci;
+mod crash;
 mod examples;
 mod mutate;
 mod process;
@@ -32,6 +33,8 @@ enum Check {
     Mutate(mutate::Arguments),
     /// Build every example and run it to its end.
     Examples(examples::Arguments),
+    /// Kill a working process again and again; every answer it gave must hold.
+    Crash(crash::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +56,6 @@ fn run(check: Check) -> anyhow::Result<bool> {
         Check::Tidy(arguments) => tidy::run(&arguments),
         Check::Mutate(arguments) => mutate::run(&arguments),
         Check::Examples(arguments) => examples::run(&arguments),
+        Check::Crash(arguments) => crash::run(&arguments),
     }
 }

@@ -42,7 +42,8 @@ pub(crate) fn watch_interrupt() -> Result<()> {
     Ok(())
 }
 
-fn interrupted() -> bool {
+/// Has the user pressed Ctrl-C since [`watch_interrupt`]?
+pub(crate) fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 

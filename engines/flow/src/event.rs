@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use mainstay_event_store::{BadName, EventType, KeyId, NewEvent, Payload, Query, QueryItem, Recorded, Tag, limits};
+use mainstay_event_store::{
+    BadName, EventType, KeyId, NewEvent, Payload, Query, QueryItem, Recorded, Tag, limits,
+};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -38,7 +40,9 @@ pub trait Event: Clone + Send + Sync + Sized + 'static {
 #[non_exhaustive]
 pub enum Undecodable {
     /// The type is none of the family's.
-    #[error("type {event_type:?} is not one of this program's events; add it, or read the stream it belongs to")]
+    #[error(
+        "type {event_type:?} is not one of this program's events; add it, or read the stream it belongs to"
+    )]
     UnknownType {
         /// As recorded.
         event_type: String,
@@ -54,7 +58,9 @@ pub enum Undecodable {
         known: u32,
     },
     /// The upcast function refused it.
-    #[error("{event_type} of schema {from} could not be brought to the next schema: {why}; mend its upcast function")]
+    #[error(
+        "{event_type} of schema {from} could not be brought to the next schema: {why}; mend its upcast function"
+    )]
     Upcast {
         /// As recorded.
         event_type: String,
@@ -108,9 +114,7 @@ pub fn decode<T: DeserializeOwned>(
         why: without_values(&error),
     };
     match upcast {
-        _ if schema > known => {
-            Err(Undecodable::Newer { event_type: event_type.to_owned(), schema, known })
-        }
+        _ if schema > known => Err(Undecodable::Newer { event_type: event_type.to_owned(), schema, known }),
         Some(upcast) if schema < known => {
             let mut payload = serde_json::from_slice(bytes).map_err(shape)?;
             for from in schema..known {
@@ -169,7 +173,9 @@ pub enum Unstorable {
         why: String,
     },
     /// What would be written could not be read again.
-    #[error("{event_type} could not be read again once written: {why}; nothing was written; mend its declaration")]
+    #[error(
+        "{event_type} could not be read again once written: {why}; nothing was written; mend its declaration"
+    )]
     Unreadable {
         /// Which type.
         event_type: &'static str,
@@ -184,10 +190,10 @@ pub enum Unstorable {
 /// would stop its stream for ever. That costs about as much as the writing, and far less than the disk.
 pub(crate) fn close<E: Event>(event: &E, id: Uuid) -> Result<NewEvent, Unstorable> {
     let event_type = event.event_type();
-    let bytes = event
-        .encode()
-        .map_err(|error| Unstorable::Encode { event_type, why: without_values(&error) })?;
-    E::decode(event_type, event.schema(), &bytes).map_err(|why| Unstorable::Unreadable { event_type, why })?;
+    let bytes =
+        event.encode().map_err(|error| Unstorable::Encode { event_type, why: without_values(&error) })?;
+    E::decode(event_type, event.schema(), &bytes)
+        .map_err(|why| Unstorable::Unreadable { event_type, why })?;
     Ok(NewEvent {
         id,
         event_type: EventType::new(event_type)?,
@@ -237,7 +243,8 @@ mod tests {
 
     #[test]
     fn an_error_never_shows_a_value_of_the_payload() {
-        for bytes in [&b"{\"cents\":\"alice@example\"}"[..], b"\"alice@example\"", b"{\"alice@example\":1,}"] {
+        for bytes in [&b"{\"cents\":\"alice@example\"}"[..], b"\"alice@example\"", b"{\"alice@example\":1,}"]
+        {
             let shown = read(3, bytes).unwrap_err().to_string();
             assert!(shown.contains("Paid of schema 3") && !shown.contains("alice"), "{shown}");
         }

@@ -15,15 +15,15 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(cx: &Context, settings: Checked) -> Self {
-        let now = cx.now().0;
-        let deadline = cx.remaining().map(|remaining| now.saturating_add(remaining));
+        let now = cx.now();
+        let deadline = cx.envelope().deadline();
         Self { state: State::new(settings, now, deadline, Unbudgeted) }
     }
 
     /// After a failed try: waits as long as the rule says, or says why there is no further try. Every try
     /// that is repeated here is harmless: it wrote nothing, or it is known by its ids.
     pub(crate) async fn again(&mut self, cx: &Context) -> Result<(), Reason> {
-        match self.state.after(cx.now().0, Outcome::transient(Safety::Safe), cx.next_u64()) {
+        match self.state.after(cx.now(), Outcome::transient(Safety::Safe), cx.next_u64()) {
             Decision::RetryAfter(wait) => {
                 tokio::time::sleep(wait).await;
                 Ok(())

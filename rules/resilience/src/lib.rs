@@ -18,18 +18,20 @@
 //! # Smallest example
 //!
 //! ```
-//! use mainstay_resilience::retry::{Decision, Outcome, Reason, Safety, Spec, State, Unbudgeted};
+//! use mainstay_envelope::{Monotonic, RetryBucket};
+//! use mainstay_resilience::retry::{Decision, Outcome, Reason, Safety, Spec, State};
 //! use std::time::Duration;
 //!
 //! let spec = Spec::exact(Duration::from_secs(1), Duration::from_secs(8)).check()?;
-//! let mut now = Duration::ZERO;                                   // a monotonic reading, here by hand
-//! let mut state = State::new(spec, now, None, Unbudgeted);
+//! let bucket = RetryBucket::new();                                // one for all calls of a client
+//! let mut now = Monotonic::default();                             // a clock's reading, here by hand
+//! let mut state = State::new(spec, now, None, &bucket);
 //!
 //! let mut waits = Vec::new();
 //! let why = loop {
 //!     let failure = Outcome::transient(Safety::Safe);             // the call was made, and failed like this
 //!     match state.after(now, failure, 0) {
-//!         Decision::RetryAfter(wait) => { waits.push(wait.as_secs()); now += wait; }
+//!         Decision::RetryAfter(wait) => { waits.push(wait.as_secs()); now = now + wait; }
 //!         Decision::GiveUp(reason) => break reason,
 //!     }
 //! };
@@ -37,7 +39,7 @@
 //! # Ok::<(), mainstay_resilience::retry::Invalid>(())
 //! ```
 //!
-//! The retries of a real call spend the tokens of its envelope, or those of a bucket: see [`retry`].
+//! A call that carries an envelope spends its tokens instead of the bucket's: see [`retry`].
 //!
 //! # Promises, each with its test (in `tests/retry.rs` unless said otherwise)
 //!
@@ -50,7 +52,7 @@
 //! | A server's Retry-After is never undercut. | `the_later_of_backoff_and_retry_after_is_waited` |
 //! | No retry starts at the deadline or after it; the call ends at once instead. | `no_retry_starts_at_its_deadline_or_after_it_and_none_before_its_retry_after` |
 //! | A server cannot park a call that has no deadline. | `a_server_cannot_park_a_call_that_has_no_deadline` |
-//! | Retries in all are never more than the tokens. | `retries_in_all_are_never_more_than_the_tokens`, `retries_on_an_envelope_are_never_more_than_its_tokens` |
+//! | Retries in all are never more than the tokens. | `retries_in_all_are_never_more_than_the_tokens`, `all_calls_of_one_request_share_its_envelopes_tokens`, `ten_calls_of_a_client_pay_for_one_retry` |
 //! | Giving up costs no token. | `giving_up_for_another_reason_spends_nothing` |
 //! | No attempt number overflows. | `the_last_attempt_number_there_is_neither_wraps_nor_waits_longer_than_the_cap` (`src/retry/state.rs`) |
 //! | Settings that can't mean what they say are refused, by name. | `each_absurd_setting_is_refused_and_named` (`src/retry/spec.rs`) |

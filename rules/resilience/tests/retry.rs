@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_envelope::{Deadline, Monotonic, RetryBucket, RetryTokens};
 use mainstay_resilience::retry::{
     Budget, Checked, Decision, Jitter, Outcome, Reason, Safety, Spec, State, Unbudgeted,
 };
@@ -18,7 +21,7 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// An arbitrary reading of a monotonic clock.
-const START: Duration = secs(5_000);
+const START: Monotonic = Monotonic(secs(5_000));
 
 /// A failure that only the settings, the budget or the deadline can keep from being retried.
 const FAILED: Outcome = Outcome::transient(Safety::Safe);
@@ -33,7 +36,7 @@ fn waits(mut state: State<impl Budget>, mut draw: impl FnMut() -> u64) -> (Vec<D
     loop {
         match state.after(now, FAILED, draw()) {
             Decision::RetryAfter(wait) => {
-                now += wait;
+                now = now + wait;
                 waited.push(wait);
             }
             Decision::GiveUp(reason) => return (waited, reason),
@@ -80,6 +83,24 @@ fn the_growth_is_the_factor() {
     let spec = Spec::exact(ms(10), secs(9)).factor(3);
     let (waited, _) = waits(State::new(checked(spec), START, None, Unbudgeted), || 0);
     assert_eq!(waited, [ms(10), ms(30), ms(90), ms(270)]);
+}
+
+#[test]
+fn a_tiny_base_grows_step_by_step_all_the_way_to_the_cap() {
+    // 2³² no longer fits in 32 bits, and 2⁶⁴ not in 64: neither may jump to the cap early, or fall below it.
+    let nano = Duration::from_nanos(1);
+    let settings = checked(Spec::exact(nano, secs(24 * 60 * 60)));
+    for (retry, expected) in [
+        (31, Duration::from_nanos(1 << 31)),
+        (32, Duration::from_nanos(1 << 32)),
+        (46, Duration::from_nanos(1 << 46)),
+        (47, secs(24 * 60 * 60)),
+        (64, secs(24 * 60 * 60)),
+        (128, secs(24 * 60 * 60)),
+        (u32::MAX, secs(24 * 60 * 60)),
+    ] {
+        assert_eq!(settings.ceiling(retry), expected, "retry {retry}");
+    }
 }
 
 #[test]
@@ -200,12 +221,12 @@ fn the_later_of_backoff_and_retry_after_is_waited() {
 
 #[test]
 fn a_retry_after_beyond_the_deadline_gives_up_at_once_and_keeps_the_token() {
-    let mut bucket = Counted(1);
+    let budget = Counted::new(1);
     let spec = checked(Spec::exact(secs(1), secs(8)));
-    let mut state = State::new(spec, START, Some(START + secs(20)), &mut bucket);
+    let mut state = State::new(spec, START, Some(Deadline::after(START, secs(20))), &budget);
     let verdict = state.after(START, FAILED.retry_after(secs(20)), 0);
     assert_eq!(verdict, Decision::GiveUp(Reason::DeadlineTooNear));
-    assert_eq!(bucket.0, 1);
+    assert_eq!(budget.0.get(), 1);
 }
 
 #[test]
@@ -239,9 +260,9 @@ fn a_wait_that_would_reach_the_deadline_is_not_begun() {
         (START + secs(1) + nano, Decision::RetryAfter(secs(1))),
         (START + secs(1), Decision::GiveUp(Reason::DeadlineTooNear)),
         (START, Decision::GiveUp(Reason::DeadlineTooNear)),
-        (Duration::ZERO, Decision::GiveUp(Reason::DeadlineTooNear)),
+        (Monotonic::default(), Decision::GiveUp(Reason::DeadlineTooNear)),
     ] {
-        let mut state = State::new(spec, START, Some(deadline), Unbudgeted);
+        let mut state = State::new(spec, START, Some(Deadline::at(deadline)), Unbudgeted);
         assert_eq!(state.after(START, FAILED, 0), expected, "deadline {deadline:?}");
     }
 }
@@ -251,8 +272,8 @@ fn the_earlier_of_the_calls_deadline_and_the_total_holds() {
     let total = |total| checked(Spec::exact(secs(1), secs(8)).total(total));
     for (case, spec, deadline, expected) in [
         ("total alone", total(secs(4)), None, vec![secs(1), secs(2)]),
-        ("total earlier", total(secs(4)), Some(START + secs(60)), vec![secs(1), secs(2)]),
-        ("deadline earlier", total(secs(60)), Some(START + secs(3)), vec![secs(1)]),
+        ("total earlier", total(secs(4)), Some(Deadline::after(START, secs(60))), vec![secs(1), secs(2)]),
+        ("deadline earlier", total(secs(60)), Some(Deadline::after(START, secs(3))), vec![secs(1)]),
     ] {
         let (waited, reason) = waits(State::new(spec, START, deadline, Unbudgeted), || 0);
         assert_eq!((waited, reason), (expected, Reason::DeadlineTooNear), "{case}");
@@ -269,24 +290,33 @@ fn time_spent_in_the_tries_counts_against_the_total() {
 }
 
 #[test]
-fn a_clock_at_its_very_end_gives_up_instead_of_overflowing() {
-    for total in [None, Some(secs(10))] {
+fn a_clock_at_its_very_end_overflows_nothing() {
+    let end = Monotonic(Duration::MAX);
+    for (total, expected) in
+        [(None, Decision::RetryAfter(secs(1))), (Some(secs(10)), Decision::GiveUp(Reason::DeadlineTooNear))]
+    {
         let spec = checked(Spec { total, ..Spec::exact(secs(1), secs(8)) });
-        let mut state = State::new(spec, Duration::MAX, None, Unbudgeted);
-        assert_eq!(state.after(Duration::MAX, FAILED, 0), Decision::GiveUp(Reason::DeadlineTooNear));
+        let mut state = State::new(spec, end, None, Unbudgeted);
+        assert_eq!(state.after(end, FAILED, 0), expected);
     }
 }
 
 // ---- the budget ----------------------------------------------------------------------------------------
 
-/// Whole tokens, counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counted(u32);
+/// Whole tokens, counted: a budget of the caller's own making.
+#[derive(Debug)]
+struct Counted(Cell<u32>);
+
+impl Counted {
+    const fn new(tokens: u32) -> Self {
+        Counted(Cell::new(tokens))
+    }
+}
 
 impl Budget for Counted {
-    fn spend(&mut self) -> bool {
-        let left = self.0.checked_sub(1);
-        self.0 = left.unwrap_or(self.0);
+    fn spend(&self) -> bool {
+        let left = self.0.get().checked_sub(1);
+        self.0.set(left.unwrap_or(0));
         left.is_some()
     }
 }
@@ -294,7 +324,7 @@ impl Budget for Counted {
 #[test]
 fn an_empty_budget_ends_the_retries() {
     let spec = checked(Spec::exact(secs(1), secs(8)));
-    let (waited, reason) = waits(State::new(spec, START, None, Counted(2)), || 0);
+    let (waited, reason) = waits(State::new(spec, START, None, Counted::new(2)), || 0);
     assert_eq!((waited, reason), (vec![secs(1), secs(2)], Reason::BudgetEmpty));
 }
 
@@ -305,29 +335,50 @@ fn giving_up_for_another_reason_spends_nothing() {
         ("permanent", spec, None, Outcome::permanent()),
         ("not safe", spec, None, Outcome::transient(Safety::Unsafe)),
         ("attempts", spec.max_attempts(1), None, FAILED),
-        ("deadline", spec, Some(START), FAILED),
+        ("deadline", spec, Some(Deadline::at(START)), FAILED),
     ] {
-        let mut state = State::new(checked(spec), START, deadline, Counted(3));
+        let budget = Counted::new(3);
+        let mut state = State::new(checked(spec), START, deadline, &budget);
         assert!(matches!(state.after(START, outcome, 0), Decision::GiveUp(_)), "{case}");
-        assert_eq!(state.into_budget(), Counted(3), "{case}");
+        assert_eq!(budget.0.get(), 3, "{case}");
     }
 }
 
 #[test]
-fn calls_that_share_a_budget_share_its_end() {
-    let mut shared = Counted(3);
+fn all_calls_of_one_request_share_its_envelopes_tokens() {
+    // given a request with two tokens, when three calls made for it fail, then they retry twice in all
+    let tokens = RetryTokens::new(2);
     let spec = Spec::exact(secs(1), secs(8));
-    let (first, _) = waits(State::new(checked(spec.max_attempts(3)), START, None, &mut shared), || 0);
-    let spec = checked(spec);
-    let (second, reason) = waits(State::new(spec, START, None, &mut shared), || 0);
-    assert_eq!((first.len(), second.len(), reason), (2, 1, Reason::BudgetEmpty));
+    let retries = [2, 5, 5].map(|max_attempts| {
+        let state = State::new(checked(spec.max_attempts(max_attempts)), START, None, tokens.clone());
+        let (waited, reason) = waits(state, || 0);
+        (waited.len(), reason)
+    });
+    let expected = [(1, Reason::AttemptsExhausted), (1, Reason::BudgetEmpty), (0, Reason::BudgetEmpty)];
+    assert_eq!(retries, expected);
+    assert_eq!(tokens.left(), 0);
+}
+
+#[test]
+fn ten_calls_of_a_client_pay_for_one_retry() {
+    let bucket = Arc::new(RetryBucket::empty());
+    let spec = checked(Spec::exact(secs(1), secs(8)));
+    let retries = [(); 20].map(|()| {
+        // Both ways of sharing one bucket count the call.
+        let (by_reference, _) = waits(State::new(spec, START, None, &*bucket), || 0);
+        let (by_handle, _) = waits(State::new(spec, START, None, Arc::clone(&bucket)), || 0);
+        by_reference.len() + by_handle.len()
+    });
+    assert_eq!(retries.iter().sum::<usize>(), 4, "{retries:?}");
+    assert_eq!(bucket.whole(), 0);
 }
 
 // ---- laws ----------------------------------------------------------------------------------------------
 
 prop_compose! {
     fn any_spec()(
-        base in 1_u64..=10_000_000_000,
+        // Tiny ones often: only they grow through many retries before the cap.
+        base in prop_oneof![1_u64..=1_000, 1_u64..=10_000_000_000],
         room in 0_u64..=100_000_000_000,
         factor in 2_u32..=10,
         jitter in prop_oneof![Just(Jitter::None), Just(Jitter::Full), Just(Jitter::Decorrelated)],
@@ -368,17 +419,17 @@ proptest! {
     ) {
         let spec = Spec { total: total.map(Duration::from_nanos), ..spec };
         let deadline = START + Duration::from_nanos(allowed);
-        let mut state = State::new(checked(spec), START, Some(deadline), Unbudgeted);
+        let mut state = State::new(checked(spec), START, Some(Deadline::at(deadline)), Unbudgeted);
         let last = spec.total.map_or(deadline, |total| deadline.min(START + total));
         let mut now = START;
         for (took, asked, draw) in tries {
-            now += Duration::from_nanos(took);
+            now = now + Duration::from_nanos(took);
             let asked = asked.map(Duration::from_nanos);
             match state.after(now, Outcome { retry_after: asked, ..FAILED }, draw) {
                 Decision::RetryAfter(wait) => {
                     prop_assert!(now + wait < last);
                     prop_assert!(wait >= asked.unwrap_or_default());
-                    now += wait;
+                    now = now + wait;
                 }
                 Decision::GiveUp(Reason::DeadlineTooNear) => {
                     // Not given up lightly: even the longest wait there was to choose reaches the deadline.
@@ -399,17 +450,28 @@ proptest! {
         tokens in 0_u32..40,
         calls in proptest::collection::vec((any_spec(), any::<u64>()), 1..20),
     ) {
-        let mut budget = Counted(tokens);
+        let budget = Counted::new(tokens);
         let mut retries = 0;
         let mut wanted = 0;
         for (spec, seed) in calls {
             let mut chance = Seeded(seed);
-            let (waited, _) = waits(State::new(checked(spec), START, None, &mut budget), || chance.next());
+            let (waited, _) = waits(State::new(checked(spec), START, None, &budget), || chance.next());
             retries += waited.len() as u32;
             wanted += spec.max_attempts - 1;
         }
         prop_assert_eq!(retries, wanted.min(tokens));
-        prop_assert_eq!(budget.0, tokens - retries);
+        prop_assert_eq!(budget.0.get(), tokens - retries);
+    }
+
+    #[test]
+    fn every_ceiling_is_the_one_before_it_times_the_factor_up_to_the_cap(spec in any_spec()) {
+        let settings = checked(spec);
+        let first = if spec.jitter == Jitter::Decorrelated { spec.base * spec.factor } else { spec.base };
+        let mut expected = first.min(spec.cap);
+        for retry in 0..80 {
+            prop_assert_eq!(settings.ceiling(retry), expected, "retry {}", retry);
+            expected = (expected * spec.factor).min(spec.cap);
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@
 //! command = ["cargo", "test", "-p", "mainstay-resilience"]
 //! caught_by = ["retry::state::tests::jitter_covers_the_whole_range"]   # all of them must fail
 //! also_fails = []                               # these may fail; any other failure is an error
-//! timeout_seconds = 300                         # optional; caught_by = ["timeout"] expects a hang
+//! timeout_seconds = 300                         # optional; caught_by = ["timeout"] expects a hang,
+//!                                               # ["exit"] the exit code 1 of a command that is no test
 //! ```
 //!
 //! Instead of `file`, `find` and `replace` there may be several `[[edit]]` tables with these three keys.

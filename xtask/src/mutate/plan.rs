@@ -15,6 +15,12 @@ pub(super) const FOLDER: &str = "mutations";
 /// In `caught_by`: the mutation is expected to hang, and the time limit catches it.
 pub(super) const TIMEOUT: &str = "timeout";
 
+/// In `caught_by`: the command is no test program; it says by exit code [`VIOLATED`] that it noticed.
+pub(super) const EXIT: &str = "exit";
+
+/// What a check of this program exits with when what it checked does not hold; other codes are failures to check.
+pub(super) const VIOLATED: i32 = 1;
+
 /// Enough to build one crate anew and run its tests on a busy machine.
 const LIMIT_SECONDS: u64 = 300;
 
@@ -34,14 +40,19 @@ pub(super) struct Mutation {
 }
 
 impl Mutation {
-    /// The tests that must fail; none when a hang is expected.
+    /// The tests that must fail; none when a hang or an exit code is expected.
     pub(super) fn expected_tests(&self) -> impl Iterator<Item = &String> {
-        self.caught_by.iter().filter(|name| *name != TIMEOUT)
+        self.caught_by.iter().filter(|name| *name != TIMEOUT && *name != EXIT)
     }
 
     /// Whether the time limit is what catches it.
     pub(super) fn expects_hang(&self) -> bool {
         self.caught_by == [TIMEOUT]
+    }
+
+    /// Whether the exit code is what catches it.
+    pub(super) fn expects_exit(&self) -> bool {
+        self.caught_by == [EXIT]
     }
 
     pub(super) fn first_file(&self) -> &str {
@@ -127,6 +138,10 @@ fn parse(text: &str) -> Result<Mutation> {
         written.caught_by.len() == 1 || !written.caught_by.iter().any(|name| name == TIMEOUT),
         "a hang is caught by the timeout alone: what failed before it is chance"
     );
+    ensure!(
+        written.caught_by.len() == 1 || !written.caught_by.iter().any(|name| name == EXIT),
+        "an exit code names no test: name either the tests or the exit"
+    );
     Ok(Mutation {
         name: written.name,
         what: written.what,
@@ -191,6 +206,7 @@ mod tests {
             ("src/lib.rs", "/lib.rs", "not a path inside"),
             ("[\"t\"]", "[]", "names no test"),
             ("[\"t\"]", "[\"t\", \"timeout\"]", "by the timeout alone"),
+            ("[\"t\"]", "[\"t\", \"exit\"]", "either the tests or the exit"),
             ("[\"cargo\", \"test\"]", "[]", "command is empty"),
             ("[\"cargo\", \"test\"]", "[\"cargo\", \"test\", \"-q\"]", "does not say which"),
             ("replace = \"y\"", "replace = \"y\"\ncatched_by = []", "unknown field"),

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::Mutation;
+use super::plan::{Mutation, VIOLATED};
 use super::workshop::Run;
 
 /// How many lines of a failed build are shown; the log has them all.
@@ -43,6 +43,9 @@ pub(super) fn judge(mutation: &Mutation, run: &Run) -> Verdict {
     let survived = |missed| Verdict::Survived { missed, failed: failed.iter().cloned().collect() };
     if mutation.expects_hang() || run.passed {
         return survived(mutation.caught_by.clone());
+    }
+    if mutation.expects_exit() && failed.is_empty() && run.code == Some(VIOLATED) {
+        return Verdict::Caught(Vec::new());
     }
     if failed.is_empty() {
         return if run.errors.contains("could not compile") {
@@ -204,7 +207,14 @@ mod tests {
     fn run(failed: &[&str], errors: &str) -> Run {
         let failed: BTreeSet<String> = failed.iter().map(|name| (*name).to_owned()).collect();
         let tests = Tests { passed: BTreeSet::new(), failed };
-        Run { passed: false, timed_out: false, tests, errors: errors.into(), log: "m.err".into() }
+        Run {
+            passed: false,
+            timed_out: false,
+            code: Some(101),
+            tests,
+            errors: errors.into(),
+            log: "m.err".into(),
+        }
     }
 
     fn owned(names: &[&str]) -> Vec<String> {
@@ -234,6 +244,18 @@ mod tests {
         assert_eq!(judge(&mutation(&["a"], &[]), &hung), Verdict::TimedOut);
         let judged = judge(&mutation(&["timeout"], &[]), &run(&["a"], ""));
         assert_eq!(judged, survived(&["timeout"], &["a"]));
+    }
+
+    #[test]
+    fn an_exit_code_is_a_catch_only_where_one_is_expected_and_only_the_code_of_a_violation() {
+        let ended = |code, errors: &str| Run { code, ..run(&[], errors) };
+        let exit = mutation(&["exit"], &[]);
+        assert_eq!(judge(&exit, &ended(Some(1), "2 violations")), Verdict::Caught(vec![]));
+        assert!(matches!(judge(&mutation(&["a"], &[]), &ended(Some(1), "")), Verdict::Died(_)));
+        assert!(matches!(judge(&exit, &ended(Some(2), "error: the check can't be run")), Verdict::Died(_)));
+        assert!(matches!(judge(&exit, &ended(None, "")), Verdict::Died(_)), "killed by a signal");
+        assert!(matches!(judge(&exit, &ended(Some(101), "could not compile")), Verdict::DoesNotCompile(_)));
+        assert_eq!(judge(&exit, &Run { passed: true, ..run(&[], "") }), survived(&["exit"], &[]));
     }
 
     #[test]

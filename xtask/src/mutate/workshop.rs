@@ -30,6 +30,8 @@ pub(super) struct Run {
     /// It exited with 0.
     pub(super) passed: bool,
     pub(super) timed_out: bool,
+    /// What it exited with, when it exited.
+    pub(super) code: Option<i32>,
     pub(super) tests: Tests,
     /// What it wrote to standard error; cargo's own messages are there.
     pub(super) errors: String,
@@ -98,6 +100,10 @@ impl Workshop {
         Ok(Run {
             passed: matches!(&ended, Ended::Exited(status) if status.success()),
             timed_out: matches!(ended, Ended::TimedOut),
+            code: match &ended {
+                Ended::Exited(status) => status.code(),
+                Ended::TimedOut => None,
+            },
             tests: libtest::parse(&read(&output).context("a log can't be read")?),
             errors: read(&log).context("a log can't be read")?,
             log,

@@ -1,6 +1,6 @@
 //! What may be wrong with an open store, for readiness and alarms.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,6 @@ impl Health {
 /// What the threads of a store tell each other about its state.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    pub(crate) stuck: AtomicBool,
     pub(crate) wal_bytes: AtomicU64,
     running: Mutex<&'static str>,
     failed: Mutex<Option<String>>,
@@ -51,9 +50,5 @@ impl Board {
 
     pub(crate) fn failed(&self) -> Option<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
     }
 }

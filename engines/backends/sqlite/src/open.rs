@@ -165,6 +165,13 @@ pub(crate) fn reader(options: &Options) -> rusqlite::Result<Connection> {
 /// Looks at the file, makes or migrates it, and says who it is.
 pub(crate) fn prepare(options: &Options) -> Result<StoreId, OpenError> {
     let failed = |error: &rusqlite::Error| explain(options, error);
+    // SQLite takes these two names for databases without a file, which no second connection would share.
+    if options.path.as_os_str().is_empty() || options.path.as_os_str() == ":memory:" {
+        return Err(OpenError::NotAStore {
+            path: options.path.clone(),
+            why: "a store needs a file; the memory store is in mainstay_event_store::memory".into(),
+        });
+    }
     #[cfg(feature = "faults")]
     let real = options.vfs.is_none();
     #[cfg(not(feature = "faults"))]

@@ -101,6 +101,19 @@ impl Options {
         self
     }
 
+    /// Makes the path absolute, since threads open it later and the working folder may change until then.
+    pub(crate) fn settle_path(&mut self) {
+        #[cfg(feature = "faults")]
+        if self.vfs.is_some() {
+            return;
+        }
+        if self.path != Path::new(":memory:")
+            && let Ok(path) = std::path::absolute(&self.path)
+        {
+            self.path = path;
+        }
+    }
+
     pub(crate) fn synchronous(&self) -> &'static str {
         #[cfg(feature = "faults")]
         return self.synchronous;

@@ -2,44 +2,50 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Sizes counted one by one; larger groups are counted with the largest of these.
+const SIZES: usize = 1_025;
+
 /// Groups committed so far, by size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Groups {
-    commits: AtomicU64,
-    jobs: AtomicU64,
     events: AtomicU64,
-    sizes: [AtomicU64; 16],
+    sizes: Box<[AtomicU64; SIZES]>,
 }
 
 /// How acts were grouped since the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupCounts {
-    /// Commits.
-    pub commits: u64,
-    /// Acts and transactions in them.
-    pub jobs: u64,
-    /// Events in them.
+    /// Events committed.
     pub events: u64,
-    /// Commits of 1, 2 to 3, 4 to 7, … jobs.
-    pub sizes: [u64; 16],
+    /// For each group size, in acts and transactions, how many commits had it; sizes that never came are left out.
+    pub sizes: Vec<(usize, u64)>,
+}
+
+impl GroupCounts {
+    /// Commits.
+    pub fn commits(&self) -> u64 {
+        self.sizes.iter().map(|(_, commits)| commits).sum()
+    }
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { events: AtomicU64::new(0), sizes: Box::new([const { AtomicU64::new(0) }; SIZES]) }
+    }
 }
 
 impl Groups {
     pub(crate) fn note(&self, jobs: usize, events: u64) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.jobs.fetch_add(jobs as u64, Ordering::Relaxed);
         self.events.fetch_add(events, Ordering::Relaxed);
-        let class = (jobs.max(1).ilog2() as usize).min(self.sizes.len() - 1);
-        self.sizes[class].fetch_add(1, Ordering::Relaxed);
+        self.sizes[jobs.min(SIZES - 1)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The counts now.
     pub(crate) fn read(&self) -> GroupCounts {
+        let sizes = self.sizes.iter().map(|commits| commits.load(Ordering::Relaxed)).enumerate();
         GroupCounts {
-            commits: self.commits.load(Ordering::Relaxed),
-            jobs: self.jobs.load(Ordering::Relaxed),
             events: self.events.load(Ordering::Relaxed),
-            sizes: std::array::from_fn(|i| self.sizes[i].load(Ordering::Relaxed)),
+            sizes: sizes.filter(|(_, commits)| *commits > 0).collect(),
         }
     }
 }

@@ -51,7 +51,8 @@ impl std::fmt::Debug for Inner {
 impl Sqlite {
     /// Opens a store, making or migrating its file. Blocks for as long as that takes: milliseconds, or the
     /// recovery of a write-ahead log after a crash.
-    pub fn open(options: Options) -> Result<Self, OpenError> {
+    pub fn open(mut options: Options) -> Result<Self, OpenError> {
+        options.settle_path();
         let id = open::prepare(&options)?;
         let thread = |error: std::io::Error| OpenError::Failed {
             path: options.path.clone(),
@@ -77,13 +78,13 @@ impl Sqlite {
             let spawn = std::thread::Builder::new().name("mainstay-write".into());
             writer = Some(spawn.spawn(move || work.run()).map_err(thread)?);
             jobs = Some(sender);
-            let (weak, board) = (Arc::downgrade(&guard), Arc::clone(&board));
+            let weak = Arc::downgrade(&board);
             let mut wal = options.path.clone().into_os_string();
             wal.push("-wal");
             let alarm = options.wal_alarm;
             std::thread::Builder::new()
                 .name("mainstay-watch".into())
-                .spawn(move || writer::watch(&weak, &board, wal.as_ref(), alarm))
+                .spawn(move || writer::watch(&weak, wal.as_ref(), alarm))
                 .map_err(thread)?;
         }
         let writer = Mutex::new(writer);
@@ -99,9 +100,8 @@ impl Sqlite {
     /// What is wrong with the store now, if anything is.
     pub fn health(&self) -> Health {
         let board = &self.inner.board;
-        let stuck = board.stuck().then(|| self.inner.guard.running_for().unwrap_or_default());
         Health {
-            stuck: stuck.map(|ran| (board.running(), ran)),
+            stuck: self.inner.guard.stuck_for().map(|ran| (board.running(), ran)),
             wal_bytes: Some(board.wal_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0),
             failed: board.failed(),
         }
@@ -139,7 +139,7 @@ impl Sqlite {
         let stuck = || Refusal::Busy {
             why: format!("the transaction {} does not come back", self.inner.board.running()),
         };
-        if self.inner.board.stuck() {
+        if self.inner.guard.stuck_for().is_some() {
             return Err(stuck());
         }
         let work = match jobs.try_send(work) {
@@ -155,7 +155,7 @@ impl Sqlite {
                     return Ok(());
                 }
                 Ok(Err(_)) => return Err(closed()),
-                Err(_) if self.inner.board.stuck() => return Err(stuck()),
+                Err(_) if self.inner.guard.stuck_for().is_some() => return Err(stuck()),
                 Err(_) => {}
             }
         }

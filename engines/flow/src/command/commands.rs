@@ -56,7 +56,8 @@ impl<D: Decider, S: Store> Commands<D, S> {
     pub fn new(store: S) -> Self {
         // A conflict is over as soon as the other's commit is, a disk's flush later: waits begin at that
         // scale. 20 tries let some dozens of commanders of one thing all come through.
-        let conflicts = Spec::full_jitter(Duration::from_millis(2), Duration::from_millis(200)).max_attempts(20);
+        let conflicts =
+            Spec::full_jitter(Duration::from_millis(2), Duration::from_millis(200)).max_attempts(20);
         Self {
             store,
             snapshots: None,
@@ -184,9 +185,13 @@ impl<'a, D: Decider, S: Store> Pending<'a, D, S> {
     /// Gives the command an id: sent again with the same id to the same stream, it is acknowledged again and
     /// recorded once. The command itself is not compared: two different commands to one stream need two ids.
     ///
+    /// Without an id of its own, a command has the idempotency key of its call, if there is one: right for the
+    /// first command a call sends to a stream; a second one is refused ([`CommandError::KeyReused`]) and needs
+    /// its own, such as `key.derive("fee", 0)`. Without either, a command that is sent twice is recorded twice.
+    ///
     /// A command that decided nothing leaves no trace, so it is decided anew when it is repeated.
-    pub fn idempotent(mut self, command_id: impl Into<String>) -> Self {
-        self.id = Some(command_id.into());
+    pub fn idempotent(mut self, command_id: impl AsRef<str>) -> Self {
+        self.id = Some(command_id.as_ref().to_owned());
         self
     }
 }

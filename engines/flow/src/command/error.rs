@@ -51,18 +51,33 @@ pub enum CommandError<R> {
     #[error(transparent)]
     Unstorable(#[from] Unstorable),
     /// An inline projection could not follow.
-    #[error("inline projection {projection}: {why}; nothing was written, the command's events neither; mend the projection")]
+    #[error(
+        "inline projection {projection}: {why}; nothing was written, the command's events neither; mend the projection"
+    )]
     Projection {
         /// Which one.
         projection: &'static str,
         /// Why.
         why: String,
     },
+    /// One call sent two commands to one stream under its one idempotency key.
+    #[error(
+        "this call has recorded a command in stream {stream} already (up to version {version}), under its idempotency \
+         key; nothing more was written; give each command of a call an id of its own: `idempotent(key.derive(step, n))`"
+    )]
+    KeyReused {
+        /// Which stream.
+        stream: StreamName,
+        /// The version of the first command's last event.
+        version: Version,
+    },
     /// The stream's name is not usable.
     #[error(transparent)]
     Name(#[from] BadName),
     /// The command's deadline was over before it was written.
-    #[error("the deadline was over before anything was written; give the command more time, or find what was slow before it")]
+    #[error(
+        "the deadline was over before anything was written; give the command more time, or find what was slow before it"
+    )]
     DeadlineOver,
     /// The store refused; after as many tries as its kind of refusal allows.
     #[error("{refusal} (after {tries} tries)")]

@@ -78,9 +78,14 @@ where
         let expected: Vec<D::Event> = expected.into_iter().map(Into::into).collect();
         match self.decided {
             Ok(decided) if decided == expected => {}
-            Ok(decided) => fail(&format!("the decider decided otherwise:\n{}", difference(&expected, &decided))),
+            Ok(decided) => {
+                fail(&format!("the decider decided otherwise:\n{}", difference(&expected, &decided)))
+            }
             Err(refusal) => {
-                fail(&format!("the decider refused: {refusal:?}\nexpected were the events:\n{}", list(&expected)));
+                fail(&format!(
+                    "the decider refused: {refusal:?}\nexpected were the events:\n{}",
+                    list(&expected)
+                ));
             }
         }
     }
@@ -112,7 +117,9 @@ where
         match self.decided {
             Err(refusal) if refusal == expected => {}
             Err(refusal) => {
-                fail(&format!("the decider refused for another reason:\n- expected {expected:?}\n+ refused  {refusal:?}"));
+                fail(&format!(
+                    "the decider refused for another reason:\n- expected {expected:?}\n+ refused  {refusal:?}"
+                ));
             }
             Ok(decided) => {
                 fail(&format!("the decider did not refuse ({expected:?}); it decided:\n{}", list(&decided)));

@@ -64,7 +64,8 @@ pub(super) async fn load<D: Decider, S: Store>(
     }
     loop {
         let next = Version(loaded.version.0 + 1);
-        let read = commands.store.read_stream(stream, next, Direction::Forwards, limits::PAGE_EVENTS_MAX).await;
+        let read =
+            commands.store.read_stream(stream, next, Direction::Forwards, limits::PAGE_EVENTS_MAX).await;
         let page = match read {
             Ok(page) => page,
             Err(error) => {
@@ -90,11 +91,7 @@ pub(super) async fn load<D: Decider, S: Store>(
 }
 
 /// Waits when the store may be readable again soon; an error when it will not.
-async fn wait_out<R>(
-    cx: &Context,
-    error: ReadError,
-    troubles: &mut Pace,
-) -> Result<(), CommandError<R>> {
+async fn wait_out<R>(cx: &Context, error: ReadError, troubles: &mut Pace) -> Result<(), CommandError<R>> {
     if matches!(error, ReadError::Unavailable { passing: true, .. }) && troubles.again(cx).await.is_ok() {
         return Ok(());
     }

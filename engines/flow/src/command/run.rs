@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, Act, AppendError, EventType, Expected, NewEvent, Payload, Receipt, Recorded, Refusal, Retry, Row, Store,
-    StreamName, TransactError, Tx, Version, ViewName,
+    Abort, Act, AppendError, EventType, Expected, NewEvent, Payload, Receipt, Recorded, Refusal, Retry, Row,
+    Store, StreamName, TransactError, Tx, Version, ViewName,
 };
 
 use super::commands::{Also, Commands, Done, Pending};
@@ -33,6 +33,8 @@ struct Work<'a, D: Decider, S: Store> {
     cx: &'a Context,
     stream: StreamName,
     identity: Identity,
+    /// The identity is the call's idempotency key: the caller gave this command none of its own.
+    by_call: bool,
     troubles: Pace,
 }
 
@@ -49,14 +51,17 @@ enum Step {
 pub(super) async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Outcome<D> {
     let Pending { commands, cx, stream, command, also, expected, id } = pending;
     let stream = stream?;
-    let identity = match id {
-        Some(id) => Identity::known(&id, &stream),
-        None => Identity::Fresh,
+    let key = cx.envelope().idempotency_key();
+    let identity = match (&id, key) {
+        (Some(id), _) => Identity::known(id, &stream),
+        (None, Some(key)) => Identity::known(key.as_str(), &stream),
+        (None, None) => Identity::Fresh,
     };
+    let by_call = id.is_none() && key.is_some();
     let also: Arc<[Also<S, D::Refusal>]> = also.into();
     let troubles = Pace::new(cx, commands.troubles);
     let mut conflicts = Pace::new(cx, commands.conflicts);
-    let mut work = Work { commands, cx, stream, identity, troubles };
+    let mut work = Work { commands, cx, stream, identity, by_call, troubles };
     loop {
         if pace::is_over(cx) {
             return Err(CommandError::DeadlineOver);
@@ -66,7 +71,8 @@ pub(super) async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Out
             return work.recall(loaded.own).await;
         }
         if let Some(expected) = expected.filter(|expected| *expected != loaded.version) {
-            let moved = CommandError::VersionMoved { stream: work.stream.clone(), expected, actual: loaded.version };
+            let moved =
+                CommandError::VersionMoved { stream: work.stream.clone(), expected, actual: loaded.version };
             return work.recall_or(&loaded, moved).await;
         }
         let events = match loaded.state.decide(&command) {
@@ -75,7 +81,9 @@ pub(super) async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Out
             Err(refusal) => return work.recall_or(&loaded, CommandError::Refused(refusal)).await,
         };
         let stale = match work.record(&mut loaded, &events, &also).await? {
-            Step::Recorded(version, receipt) => return Ok(Done { receipt, version, events, repeated: false }),
+            Step::Recorded(version, receipt) => {
+                return Ok(Done { receipt, version, events, repeated: false });
+            }
             Step::Known => {
                 let whole = work.load(false).await?;
                 return work.recall(whole.own).await;
@@ -158,7 +166,8 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
         events: &[D::Event],
         also: &Arc<[Also<S, D::Refusal>]>,
     ) -> Result<Batch<S, D::Refusal>, CommandError<D::Refusal>> {
-        let closed = events.iter().enumerate().map(|(i, event)| close(event, self.identity.event_id(self.cx, i)));
+        let closed =
+            events.iter().enumerate().map(|(i, event)| close(event, self.identity.event_id(self.cx, i)));
         let recorded = closed.collect::<Result<Arc<[NewEvent]>, _>>()?;
         let after = Version(loaded.version.0 + recorded.len() as u64);
         let due = |every: u64| !events.is_empty() && after.0 - loaded.snapshot.0 >= every;
@@ -225,7 +234,9 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
                 Refusal::IdTaken { .. } => return Ok(true),
                 Refusal::Conflict { .. } => return Ok(false),
                 other if other.retry() == Retry::Later && self.troubles.again(self.cx).await.is_ok() => {}
-                refusal => return Err(CommandError::Store { refusal, tries: self.troubles.failures().max(1) }),
+                refusal => {
+                    return Err(CommandError::Store { refusal, tries: self.troubles.failures().max(1) });
+                }
             }
         }
     }
@@ -234,6 +245,11 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
     /// more, which every store acknowledges without writing.
     async fn recall(&mut self, own: Vec<Recorded>) -> Outcome<D> {
         let version = own.last().map_or(Version::EMPTY, |last| last.version);
+        if self.by_call && own.first().is_some_and(|first| is_of_this_call(first, self.cx)) {
+            // A client that repeats its call is another span. Within one call this is a second command, and to
+            // acknowledge it as the first would lose it without a word.
+            return Err(CommandError::KeyReused { stream: self.stream.clone(), version });
+        }
         let mut events = Vec::with_capacity(own.len());
         let mut again = Vec::with_capacity(own.len());
         for recorded in own {
@@ -262,6 +278,11 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
             }
         }
     }
+}
+
+fn is_of_this_call(recorded: &Recorded, cx: &Context) -> bool {
+    let ours = cx.fact().trace;
+    ours.is_some() && recorded.fact().is_ok_and(|fact| fact.trace == ours)
 }
 
 fn is_taken(refusal: &Refusal, identity: &Identity) -> bool {

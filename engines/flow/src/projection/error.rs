@@ -91,19 +91,25 @@ pub enum ProjectionError {
         at: Position,
     },
     /// An inline projection can be rebuilt only from the store that it is written to.
-    #[error("projection {projection} is inline: it is written where its events are, and can't show another store's")]
+    #[error(
+        "projection {projection} is inline: it is written where its events are, and can't show another store's"
+    )]
     InlineElsewhere {
         /// Which projection.
         projection: &'static str,
     },
     /// A rebuild was overtaken by one with another version of the projection.
-    #[error("the rebuild of projection {projection} was overtaken by another one; nothing more was written; let that one finish")]
+    #[error(
+        "the rebuild of projection {projection} was overtaken by another one; nothing more was written; let that one finish"
+    )]
     Overtaken {
         /// Which projection.
         projection: &'static str,
     },
     /// The store did not get better within the tries that are allowed.
-    #[error("projection {projection} gave up after {tries} tries: {why}; start it again, it goes on where it was")]
+    #[error(
+        "projection {projection} gave up after {tries} tries: {why}; start it again, it goes on where it was"
+    )]
     GaveUp {
         /// Which projection.
         projection: &'static str,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, AppendError, ConsumerName, Hash, Position, ReadError, Recorded, Refusal, Retry, Row, Store, TransactError,
-    Tx, ViewName,
+    Abort, AppendError, ConsumerName, Hash, Position, ReadError, Recorded, Refusal, Retry, Row, Store,
+    TransactError, Tx, ViewName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub(super) struct Cursor {
 pub(super) enum Trouble {
     /// It may pass: read the checkpoint again and go on from there.
     Passing(String),
+    /// The page was more than one transaction takes; the next one is smaller.
+    Smaller,
     /// It will not.
     Fatal(ProjectionError),
 }
@@ -79,7 +81,11 @@ pub(super) struct Pipe<P, Source, Target> {
 
 impl<P, Source: Clone, Target: Clone> Clone for Pipe<P, Source, Target> {
     fn clone(&self) -> Self {
-        Self { source: self.source.clone(), target: self.target.clone(), projection: Arc::clone(&self.projection) }
+        Self {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            projection: Arc::clone(&self.projection),
+        }
     }
 }
 
@@ -100,7 +106,12 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             }
         };
         if control.mode != mode {
-            return Err(ProjectionError::OtherMode { projection: P::NAME, recorded: control.mode, asked: mode }.into());
+            return Err(ProjectionError::OtherMode {
+                projection: P::NAME,
+                recorded: control.mode,
+                asked: mode,
+            }
+            .into());
         }
         if control.source != self.source.id() {
             let (recorded, ours) = (control.source, self.source.id());
@@ -189,7 +200,10 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             _ => page.next,
         };
         let (count, first) = (events.len(), events.first().map_or(to, |(first, _)| first.position));
-        let proof = events.last().filter(|(last, _)| last.position == to).map(|(last, _)| Proof { at: to, hash: last.hash });
+        let proof = events
+            .last()
+            .filter(|(last, _)| last.position == to)
+            .map(|(last, _)| Proof { at: to, hash: last.hash });
         let written = self.target.transact(cx, self.page(cursor, events, proof, to)).await;
         let refusal = match written {
             Ok(_) => {
@@ -209,8 +223,8 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             Refusal::CheckpointMoved { .. } => Err(Trouble::Passing(refusal.to_string())),
             // A panic, or too slow: found by halves, so that the error can name the event.
             Refusal::Closure { .. } if count > 1 => {
-                *page_max = (*page_max / 2).max(1);
-                Err(Trouble::Passing(refusal.to_string()))
+                *page_max = (count / 2).max(1);
+                Err(Trouble::Smaller)
             }
             Refusal::Closure { .. } if count == 1 => {
                 let why = Failure::Refused(refusal);
@@ -247,7 +261,10 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             if let Some(proof) = proof {
                 let bytes = serde_json::to_vec(&proof)
                     .map_err(|error| Refusal::Invalid { what: "projection proof", why: error.to_string() })?;
-                tx.view_put(&ViewName::new(PROOFS).map_err(Refusal::from)?, &Row::new(consumer.as_str(), bytes))?;
+                tx.view_put(
+                    &ViewName::new(PROOFS).map_err(Refusal::from)?,
+                    &Row::new(consumer.as_str(), bytes),
+                )?;
             }
             Ok(())
         }

@@ -27,9 +27,8 @@ impl Inline {
     pub(crate) fn new<P: Projection>(projection: P) -> Result<Self, BadName> {
         // Checked now: in the middle of a transaction it would be the command that fails.
         view_name(P::NAME, u64::MAX)?;
-        let apply = move |tx: &dyn Tx, store: StoreId, recorded: &[Recorded]| {
-            apply(&projection, tx, store, recorded)
-        };
+        let apply =
+            move |tx: &dyn Tx, store: StoreId, recorded: &[Recorded]| apply(&projection, tx, store, recorded);
         Ok(Self { name: P::NAME, apply: Arc::new(apply) })
     }
 
@@ -43,7 +42,12 @@ impl Inline {
     }
 }
 
-fn apply<P: Projection>(projection: &P, tx: &dyn Tx, store: StoreId, recorded: &[Recorded]) -> Result<(), Failure> {
+fn apply<P: Projection>(
+    projection: &P,
+    tx: &dyn Tx,
+    store: StoreId,
+    recorded: &[Recorded],
+) -> Result<(), Failure> {
     let control = match Control::read(tx, P::NAME)? {
         Some(control) => control,
         None => {
@@ -68,7 +72,9 @@ fn apply<P: Projection>(projection: &P, tx: &dyn Tx, store: StoreId, recorded: &
     }
     let name = view_name(P::NAME, control.live.number).map_err(Refusal::from)?;
     let view = View::new(tx, &name, P::indices);
-    for recorded in recorded.iter().filter(|recorded| P::Event::types().contains(&recorded.event_type.as_str())) {
+    for recorded in
+        recorded.iter().filter(|recorded| P::Event::types().contains(&recorded.event_type.as_str()))
+    {
         let event = open::<P::Event>(recorded)?;
         projection.apply(&view, &Observed::new(recorded, &event))?;
     }

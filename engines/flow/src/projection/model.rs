@@ -93,7 +93,9 @@ pub enum Failure {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// A row is not of the projection's type.
-    #[error("row {key:?} of view {view} does not have the declared shape ({why}); raise the projection's VERSION and rebuild")]
+    #[error(
+        "row {key:?} of view {view} does not have the declared shape ({why}); raise the projection's VERSION and rebuild"
+    )]
     Row {
         /// Which view.
         view: String,

@@ -47,7 +47,10 @@ impl<P, Source: Clone, Target: Clone> Clone for Projector<P, Source, Target> {
 impl<P: Projection, Source: fmt::Debug, Target: fmt::Debug> fmt::Debug for Projector<P, Source, Target> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Projector");
-        shown.field("projection", &P::NAME).field("source", &self.pipe.source).field("target", &self.pipe.target);
+        shown
+            .field("projection", &P::NAME)
+            .field("source", &self.pipe.source)
+            .field("target", &self.pipe.target);
         shown.finish_non_exhaustive()
     }
 }
@@ -109,7 +112,11 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
     /// Follows the feed until `stop` is ready. Returns early only for what will not pass by itself.
     ///
     /// To stop in the middle of a page is safe: the page is applied whole, or not at all.
-    pub async fn run(&self, cx: &Context, stop: impl Future<Output = ()> + Send) -> Result<(), ProjectionError> {
+    pub async fn run(
+        &self,
+        cx: &Context,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), ProjectionError> {
         let endless = Projector { settings: endless(self.settings), ..self.clone() };
         let mut stop = pin!(stop);
         let mut work = pin!(endless.follow(cx));
@@ -164,9 +171,15 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         }
     }
 
-    pub(super) async fn wait_out(&self, cx: &Context, pace: &mut Pace, trouble: Trouble) -> Result<(), ProjectionError> {
+    pub(super) async fn wait_out(
+        &self,
+        cx: &Context,
+        pace: &mut Pace,
+        trouble: Trouble,
+    ) -> Result<(), ProjectionError> {
         match trouble {
             Trouble::Fatal(error) => Err(error),
+            Trouble::Smaller => Ok(()),
             Trouble::Passing(why) => pace.again(cx).await.map_err(|reason| ProjectionError::GaveUp {
                 projection: P::NAME,
                 tries: pace.failures(),

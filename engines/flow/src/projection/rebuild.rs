@@ -84,6 +84,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             let hold = self.mode == Mode::Inline && tries > FREE_TRIES;
             match self.persist(cx, async || self.switch(cx, generation, at, hold).await).await? {
                 Switched::Done => {
+                    self.bell.send_replace(());
                     self.clear_all(cx).await?;
                     return Ok(Rebuilt { generation: generation.number, at });
                 }

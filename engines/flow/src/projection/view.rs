@@ -79,7 +79,11 @@ pub struct Found<R> {
     pub next: Option<Cursor>,
 }
 
-pub(super) fn decode_row<R: DeserializeOwned>(view: &ViewName, key: &str, bytes: &[u8]) -> Result<R, Failure> {
+pub(super) fn decode_row<R: DeserializeOwned>(
+    view: &ViewName,
+    key: &str,
+    bytes: &[u8],
+) -> Result<R, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::Row {
         view: view.to_string(),
         key: key.to_owned(),

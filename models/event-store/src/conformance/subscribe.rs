@@ -20,8 +20,8 @@ fn start_writers<S: Store>(handles: [&S; 2], count: u64, rounds: u64) -> Vec<tok
                         event.tags = vec![tag(format!("third:{}", (round as usize + i) % 3))];
                     }
                     store.append(&cx, Act::append(name, Expected::Any, batch)).await.unwrap();
-                    if chance.below(4) == 0 {
-                        // Lets readers catch up now and then, so that the seam is crossed often.
+                    // Lets readers catch up now and then, so that the seam is crossed often.
+                    if chance.below(4) > 0 {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -37,8 +37,13 @@ pub async fn catch_up_then_live_misses_nothing<H: Harness>(harness: &H) {
     let store = harness.open().await;
     let other = harness.again(&store).await;
     let cx = cx();
-    store.append(&cx, Act::append(stream("before"), Expected::Any, events(&cx, 40))).await.unwrap();
-    let writers = start_writers([&store, &other], 4, 40);
+    // More than one page to catch up with, so that a page's end is not the feed's.
+    for _ in 0..2 {
+        let before =
+            Act::append(stream("before"), Expected::Any, events(&cx, limits::PAGE_EVENTS_MAX / 2 + 50));
+        store.append(&cx, before).await.unwrap();
+    }
+    let writers = start_writers([&store, &other], 4, 60);
 
     let followers: Vec<_> = (0..6)
         .map(|follower| {
@@ -47,7 +52,7 @@ pub async fn catch_up_then_live_misses_nothing<H: Harness>(harness: &H) {
                 let mut chance = Chance(1_000 + follower);
                 if follower >= 2 {
                     // Begins somewhere in the middle of the writing.
-                    store.wait_past(Position(60 * follower), Duration::from_secs(5)).await;
+                    store.wait_past(Position(1_100 + 60 * follower), Duration::from_secs(5)).await;
                 }
                 let mut seen: Vec<Recorded> = Vec::new();
                 loop {

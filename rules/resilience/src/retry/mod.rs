@@ -31,8 +31,8 @@
 //!
 //! | caller | budget |
 //! |---|---|
-//! | a call with an envelope | its [`RetryTokens`](mainstay_envelope::RetryTokens), given back by [`State::into_budget`] |
-//! | a client without one | a [`RetryBucket`](mainstay_envelope::RetryBucket) of its own, shared by its calls |
+//! | a call with an envelope | a clone (a handle) of its [`RetryTokens`](mainstay_envelope::RetryTokens) |
+//! | a client without one | a reference to the [`RetryBucket`](mainstay_envelope::RetryBucket) that its calls share |
 //! | one loop that retries its own work | [`Unbudgeted`], by name: `max_attempts` and the deadline bound it |
 
 mod budget;

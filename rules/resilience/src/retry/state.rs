@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainstay_envelope::{Deadline, Monotonic, RetryTokens};
+
 use super::budget::Budget;
 use super::spec::{Checked, Jitter, LONGEST_WAIT};
 
@@ -107,18 +109,19 @@ pub enum Reason {
 /// allocates nothing.
 ///
 /// ```
+/// use mainstay_envelope::{Deadline, Monotonic};
 /// use mainstay_resilience::retry::{Decision, Outcome, Reason, Safety, Spec, State, Unbudgeted};
 /// use std::time::Duration;
 ///
 /// let spec = Spec::exact(Duration::from_secs(1), Duration::from_secs(8)).check()?;
-/// let start = Duration::from_secs(1_000);              // any monotonic reading
-/// let deadline = start + Duration::from_secs(10);
+/// let start = Monotonic(Duration::from_secs(1_000));   // a reading of the caller's clock
+/// let deadline = Deadline::after(start, Duration::from_secs(10));
 /// let mut state = State::new(spec, start, Some(deadline), Unbudgeted);
 ///
 /// let mut now = start;
 /// let why = loop {
 ///     match state.after(now, Outcome::transient(Safety::Safe), 0) {
-///         Decision::RetryAfter(wait) => now += wait,   // a real caller sleeps, and tries again
+///         Decision::RetryAfter(wait) => now = now + wait,   // a real caller sleeps, and tries again
 ///         Decision::GiveUp(reason) => break reason,
 ///     }
 /// };
@@ -127,23 +130,24 @@ pub enum Reason {
 /// # Ok::<(), mainstay_resilience::retry::Invalid>(())
 /// ```
 #[derive(Debug)]
-pub struct State<B> {
+pub struct State<B = RetryTokens> {
     settings: Checked,
     budget: B,
-    deadline: Option<Duration>,
+    deadline: Option<Deadline>,
     failures: u32,
     previous: Duration,
 }
 
 impl<B: Budget> State<B> {
-    /// Begins a call at `now`.
+    /// Begins a call at `now`, and counts it in `budget`.
     ///
-    /// `now` and `deadline` are readings of one monotonic clock, as time since an origin of the caller's
-    /// choice. `deadline` is the call's own; with [`Spec::total`](super::Spec::total) set, the earlier of the
-    /// two holds. `budget` is what the retries may spend: the tokens of the call's envelope, or the caller's
-    /// own bucket; [`Unbudgeted`](super::Unbudgeted) has to be asked for by name.
-    pub fn new(settings: Checked, now: Duration, deadline: Option<Duration>, budget: B) -> Self {
-        let total_ends = settings.spec().total.map(|total| now.saturating_add(total));
+    /// `now` is a reading of the clock that `deadline` refers to. `deadline` is the call's own; with
+    /// [`Spec::total`](super::Spec::total) set, the earlier of the two holds. `budget` is what the retries may
+    /// spend: a handle on the tokens of the call's envelope, or on a bucket that the caller shares between its
+    /// calls; [`Unbudgeted`](super::Unbudgeted) has to be asked for by name.
+    pub fn new(settings: Checked, now: Monotonic, deadline: Option<Deadline>, budget: B) -> Self {
+        budget.begin();
+        let total_ends = settings.spec().total.map(|total| Deadline::after(now, total));
         let deadline = match (deadline, total_ends) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -156,7 +160,7 @@ impl<B: Budget> State<B> {
     /// `draw` is 64 uniform random bits; settings without jitter ignore it. The wait is the later of the
     /// backoff and the server's Retry-After, and it never ends at the deadline or after it: such a retry is
     /// given up at once. Only a verdict to retry spends a token.
-    pub fn after(&mut self, now: Duration, outcome: Outcome, draw: u64) -> Decision {
+    pub fn after(&mut self, now: Monotonic, outcome: Outcome, draw: u64) -> Decision {
         let retry = self.failures;
         // Saturating: past 4 billion tries only the limit matters, and it is not larger.
         self.failures = self.failures.saturating_add(1);
@@ -184,22 +188,14 @@ impl<B: Budget> State<B> {
         Decision::RetryAfter(wait)
     }
 
-    fn ends_in_time(&self, now: Duration, wait: Duration) -> bool {
-        // The second bound also covers calls without a deadline, whose wait a server would otherwise choose.
-        match now.checked_add(wait) {
-            Some(end) => wait <= LONGEST_WAIT && self.deadline.is_none_or(|deadline| end < deadline),
-            None => false,
-        }
+    fn ends_in_time(&self, now: Monotonic, wait: Duration) -> bool {
+        // The first bound is for calls without a deadline, whose wait a server would otherwise choose.
+        wait <= LONGEST_WAIT && self.deadline.is_none_or(|deadline| wait < deadline.remaining(now))
     }
 
     /// Failed tries reported so far.
     pub fn failures(&self) -> u32 {
         self.failures
-    }
-
-    /// Ends the call and gives back what it did not spend.
-    pub fn into_budget(self) -> B {
-        self.budget
     }
 }
 
@@ -214,10 +210,14 @@ impl Checked {
             Jitter::Decorrelated => retry.saturating_add(1),
             Jitter::None | Jitter::Full => retry,
         };
-        spec.factor
+        // In 128 bits, where what overflows is far above every cap; in 32 a tiny base would jump to the cap.
+        let exact = u128::from(spec.factor)
             .checked_pow(steps)
-            .and_then(|growth| spec.base.checked_mul(growth))
-            .map_or(spec.cap, |wait| wait.min(spec.cap))
+            .and_then(|growth| growth.checked_mul(spec.base.as_nanos()));
+        match exact.map(u64::try_from) {
+            Some(Ok(nanos)) => spec.cap.min(Duration::from_nanos(nanos)),
+            _ => spec.cap,
+        }
     }
 
     fn backoff(&self, retry: u32, previous: Duration, draw: u64) -> Duration {
@@ -253,7 +253,7 @@ mod tests {
     const CAP: Duration = Duration::from_millis(1_600);
 
     fn at_try(failures: u32, spec: Spec) -> State<Unbudgeted> {
-        let mut state = State::new(spec.check().unwrap(), Duration::ZERO, None, Unbudgeted);
+        let mut state = State::new(spec.check().unwrap(), Monotonic::default(), None, Unbudgeted);
         state.failures = failures;
         state
     }
@@ -264,13 +264,13 @@ mod tests {
             let spec = spec.max_attempts(u32::MAX);
             // given one try short of the limit, when it fails, then the wait is the cap at most
             let mut state = at_try(u32::MAX - 2, spec);
-            match state.after(Duration::ZERO, Outcome::transient(Safety::Safe), u64::MAX) {
+            match state.after(Monotonic::default(), Outcome::transient(Safety::Safe), u64::MAX) {
                 Decision::RetryAfter(wait) => assert!(wait <= CAP, "{:?}: {wait:?}", spec.jitter),
                 Decision::GiveUp(reason) => panic!("{:?}: {reason}", spec.jitter),
             }
             // and the limit itself holds, however often it is asked again
             for _ in 0..3 {
-                let last = state.after(Duration::ZERO, Outcome::transient(Safety::Safe), u64::MAX);
+                let last = state.after(Monotonic::default(), Outcome::transient(Safety::Safe), u64::MAX);
                 assert_eq!(last, Decision::GiveUp(Reason::AttemptsExhausted), "{:?}", spec.jitter);
             }
             assert_eq!(state.failures(), u32::MAX);

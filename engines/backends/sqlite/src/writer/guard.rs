@@ -60,9 +60,15 @@ impl Guard {
         Some(self.origin.elapsed().saturating_sub(Duration::from_nanos(began)))
     }
 
-    /// Is the running closure past its limit?
-    pub(crate) fn overdue(&self) -> bool {
+    /// Is the running closure past its limit? Its SQL is interrupted then.
+    fn overdue(&self) -> bool {
         self.running_for().is_some_and(|ran| ran > self.limit)
+    }
+
+    /// For how long the running closure has been stuck in Rust: so long past its limit that no interrupted
+    /// SQL explains it. Costs one load when no closure runs.
+    pub(crate) fn stuck_for(&self) -> Option<Duration> {
+        self.running_for().filter(|ran| *ran > self.limit + self.limit / 4)
     }
 
     /// Installs the hooks, once for each connection of the writer.

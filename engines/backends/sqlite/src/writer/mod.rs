@@ -77,6 +77,9 @@ impl Writer {
 
     fn connect(&self, genesis: Hash) -> rusqlite::Result<Transaction> {
         let mut conn = open::writer(&self.options)?;
+        // What an earlier writer left in the log may be in the page cache only, if its sync failed: on disk in
+        // the main file it can't take later commits with it. Passive: waits for nobody.
+        conn.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
         self.guard.install(&mut conn)?;
         let tx = Transaction::new(conn, Arc::clone(&self.guard), genesis);
         tx.read_tail(genesis)?;
@@ -171,19 +174,12 @@ impl Writer {
     }
 }
 
-/// Looks at what the threads can't see of themselves: a closure that does not come back, a log that grows.
-/// Ends when the store is gone.
-pub(crate) fn watch(guard: &std::sync::Weak<Guard>, board: &Board, wal: &std::path::Path, wal_alarm: u64) {
-    const EVERY: Duration = Duration::from_millis(50);
-    let mut rounds = 0u32;
-    while let Some(guard) = guard.upgrade() {
-        board.stuck.store(guard.overdue(), Ordering::Relaxed);
-        drop(guard);
-        if rounds.is_multiple_of(5) {
-            let bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
-            board.wal_bytes.store(if bytes > wal_alarm { bytes } else { 0 }, Ordering::Relaxed);
-        }
-        rounds = rounds.wrapping_add(1);
-        std::thread::park_timeout(EVERY);
+/// Looks at the size of the write-ahead log now and then. Ends when the store is gone.
+pub(crate) fn watch(board: &std::sync::Weak<Board>, wal: &std::path::Path, wal_alarm: u64) {
+    while let Some(board) = board.upgrade() {
+        let bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
+        board.wal_bytes.store(if bytes > wal_alarm { bytes } else { 0 }, Ordering::Relaxed);
+        drop(board);
+        std::thread::park_timeout(Duration::from_millis(250));
     }
 }

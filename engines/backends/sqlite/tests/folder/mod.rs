@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Beside the build, not in the system's temporary folder: that may be memory, and these tests want a disk.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(uuid::Uuid::new_v4().simple().to_string());
         std::fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

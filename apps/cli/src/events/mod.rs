@@ -1,0 +1,40 @@
+//! `mainstay events`: the facts of a store file, for people and scripts.
+
+mod append;
+mod line;
+mod read;
+mod verify;
+
+use std::path::Path;
+
+use anyhow::Result;
+use mainstay::sqlite::{Options, Sqlite};
+
+use crate::output::Output;
+
+/// What to do with the events of a store file.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Append events: one from the arguments, or one act a line from standard input.
+    Append(append::Arguments),
+    /// Print events.
+    Read(read::Read),
+    /// Print events as they come, until interrupted.
+    Tail(read::Tail),
+    /// Prove the hash chain, from the beginning or against a head kept elsewhere.
+    Verify(verify::Arguments),
+}
+
+pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
+    match command {
+        Command::Append(arguments) => append::run(arguments, output).await,
+        Command::Read(arguments) => read::read(arguments, output).await,
+        Command::Tail(arguments) => read::tail(arguments, output).await,
+        Command::Verify(arguments) => verify::run(arguments, output).await,
+    }
+}
+
+/// Opens an existing store for reading only.
+fn look(path: &Path) -> Result<Sqlite> {
+    Ok(Sqlite::open(Options::new(path).read_only())?)
+}

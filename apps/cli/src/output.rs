@@ -1,0 +1,149 @@
+//! How every command answers: for people, or as JSON; and with which exit code.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use mainstay::sqlite::OpenError;
+use mainstay::store::{AppendError, Broken, ReadError, Refusal};
+use serde::Serialize;
+
+/// What the exit code says. Documented in the help; scripts rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Anything that has no code of its own.
+    Failed = 1,
+    /// The arguments or the input are at fault; nothing was done.
+    Usage = 2,
+    /// The store refused; nothing was written. Reading again and deciding again may help.
+    Refused = 3,
+    /// The store, or its file, can't be used as it is.
+    Unusable = 4,
+    /// The outcome is unknown: the same command with the same ids finds out.
+    Unknown = 5,
+    /// The store is not what was recorded.
+    Broken = 6,
+}
+
+/// Shown at the end of the help.
+pub(crate) const CODES: &str = "Exit codes: 0 done · 1 failed · 2 usage or input at fault, nothing done · \
+3 refused, nothing written · 4 the store can't be used · 5 outcome unknown, run the same again · \
+6 the store is not what was recorded";
+
+/// The input is at fault.
+#[derive(Debug)]
+pub(crate) struct BadInput(pub(crate) String);
+
+impl std::fmt::Display for BadInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// Where answers go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    error: Explained,
+}
+
+#[derive(Serialize)]
+struct Explained {
+    code: u8,
+    message: String,
+}
+
+impl Output {
+    /// One answer: JSON on one line, or text.
+    pub(crate) fn print<T: Serialize>(&self, answer: &T, human: impl FnOnce(&T) -> String) {
+        let line = if self.json { serde_json::to_string(answer).unwrap_or_default() } else { human(answer) };
+        self.line(&line);
+    }
+
+    /// A line of output. A reader that has gone away ends the program quietly, as with any filter.
+    pub(crate) fn line(&self, line: &str) {
+        if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+            std::process::exit(0);
+        }
+    }
+
+    /// A word on long work, on standard error, if somebody is looking.
+    pub(crate) fn progress(&self, text: &str) {
+        let mut stderr = std::io::stderr().lock();
+        if stderr.is_terminal() {
+            let _ = write!(stderr, "\r\x1b[2K{text}");
+            let _ = stderr.flush();
+        }
+    }
+
+    /// Ends the line of progress.
+    pub(crate) fn progress_done(&self) {
+        self.progress("");
+    }
+
+    /// Tells what went wrong and gives the exit code.
+    pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
+        self.progress_done();
+        let code = code(error) as u8;
+        // The chain's texts once each: a cause is often quoted by what wraps it.
+        let mut message = String::new();
+        for cause in error.chain() {
+            let text = cause.to_string();
+            if !message.contains(&text) {
+                if !message.is_empty() {
+                    message.push_str(": ");
+                }
+                message.push_str(&text);
+            }
+        }
+        if self.json {
+            let failure = Failure { error: Explained { code, message } };
+            self.line(&serde_json::to_string(&failure).unwrap_or_default());
+        } else {
+            // Nobody is left to tell when standard error is gone.
+            let _ = writeln!(std::io::stderr().lock(), "error: {message}");
+        }
+        ExitCode::from(code)
+    }
+}
+
+fn code(error: &anyhow::Error) -> Code {
+    for cause in error.chain() {
+        if cause.is::<BadInput>() {
+            return Code::Usage;
+        }
+        if cause.is::<OpenError>() {
+            return Code::Unusable;
+        }
+        if cause.is::<Broken>() {
+            return Code::Broken;
+        }
+        if let Some(error) = cause.downcast_ref::<AppendError>() {
+            return match error {
+                AppendError::Refused(refusal) => refused(refusal),
+                AppendError::Unknown { .. } => Code::Unknown,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<ReadError>() {
+            return match error {
+                ReadError::Damaged { .. } => Code::Broken,
+                ReadError::Unavailable { .. } => Code::Unusable,
+                _ => Code::Usage,
+            };
+        }
+    }
+    Code::Failed
+}
+
+fn refused(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::Invalid { .. } => Code::Usage,
+        Refusal::Unavailable { .. } => Code::Unusable,
+        _ => Code::Refused,
+    }
+}

@@ -1,0 +1,291 @@
+//! Power cuts and failing disks under the real store: whatever the disk forgets, nothing acknowledged is lost.
+//!
+//! The disk is `faults::Disk`; what it may forget is written in `src/faults/model.rs`. The store is the real one,
+//! opened through that file layer, with several appenders and a follower. Two ways to hurt it:
+//!
+//! - **Power cuts.** The power goes off at a drawn call: while the file is made, migrated or recovered, in the
+//!   middle of a commit, in a checkpoint. The next boot finds what the model lets survive, everything is checked
+//!   against the ledger, and the same disk goes on to its next cut.
+//! - **Failing calls.** Each I/O call of a fixed workload fails once: EIO, ENOSPC, a short write. The store must
+//!   not lie about it, must come back by itself, and what was unknown must be there once after it was tried again.
+//!
+//! `MAINSTAY_CUTS` and `MAINSTAY_SEED` choose how many cuts and from which seed: `cargo xtask powercut` sets them.
+//! A seed fixes acts, moments and what survives; how the threads of the store interleave is up to the machine.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers are part of the tests")]
+
+mod workload;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use mainstay_envelope::Context;
+use mainstay_sqlite::faults::{Calls, Disk, Fault};
+use mainstay_sqlite::{Options, Sqlite};
+
+use workload::acts::{self, Kind, Outcome, Plan};
+use workload::check::{self, Report};
+use workload::drive::{self, Job, Log};
+use workload::ledger::{self, Ledger};
+use workload::{Draw, feed};
+
+/// Appenders of one store.
+const WRITERS: u64 = 4;
+
+/// Cuts of one disk, one after another, before a new one is taken.
+const CUTS_PER_DISK: u64 = 10;
+
+/// The ledger, beside the disk it is about.
+struct Books {
+    ledger: Mutex<Ledger>,
+    disk: Disk,
+}
+
+impl Books {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap()
+    }
+}
+
+impl Log for Books {
+    fn line(&self, line: String) {
+        self.ledger().line(&line).unwrap();
+    }
+
+    fn stopped(&self) -> bool {
+        self.disk.is_off()
+    }
+}
+
+fn options(disk: &Disk) -> Options {
+    // Relative, as the file layer wants it; one reader is enough for one follower.
+    Options::new(disk.path("store.db")).vfs("mainstay-faults").readers(1)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+/// Works on a disk until its power is gone.
+fn work(books: &Arc<Books>, options: Options, seed: u64) {
+    let Ok(store) = Sqlite::open(options) else {
+        assert!(books.disk.is_off(), "seed {seed}: the file can't be opened, and the power is on");
+        return;
+    };
+    let from = books.ledger().next();
+    let job = Job { seed, writers: WRITERS, from, acts: 100_000 };
+    let (cx, runtime) = (Context::system(), runtime());
+    let ran = runtime.block_on(async {
+        match acts::prepare(&store, &cx).await {
+            Ok(()) => drive::run(&store, &cx, job, books).await,
+            Err(error) => Err(error.into()),
+        }
+    });
+    assert!(books.disk.is_off(), "seed {seed}: the work ended with the power on: {ran:?}");
+    drop(runtime);
+    store.close();
+}
+
+/// Boots: opens the store and checks everything against the ledger. With `resolved`, what nobody knows the end of
+/// is tried again first.
+fn boot(disk: &Disk, ledger: &mut Ledger, (seed, writers): (u64, u64), resolved: bool) -> Report {
+    let (cx, store) = (Context::system(), Sqlite::open(options(disk)).unwrap());
+    let report = runtime().block_on(async {
+        let mut found = feed::read(&store, &cx, seed, writers, |_| {}).await.unwrap();
+        if resolved {
+            let open = ledger.open();
+            for line in feed::resolve(&store, &cx, (seed, writers), &found, &open).await.unwrap() {
+                ledger.line(&line).unwrap();
+            }
+            assert_eq!(ledger.open(), []);
+            found = feed::read(&store, &cx, seed, writers, |_| {}).await.unwrap();
+        }
+        check::check(ledger, &found, seed, writers).unwrap()
+    });
+    store.close();
+    if let Some(head) = report.head {
+        ledger.line(&ledger::seen(head)).unwrap();
+    }
+    let integrity: String =
+        disk.connect("store.db").unwrap().query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(integrity, "ok", "seed {seed}");
+    report
+}
+
+/// What some cuts have shown.
+#[derive(Default)]
+struct Shown {
+    acknowledged: u64,
+    refused: u64,
+    unknown: u64,
+    unknown_there: u64,
+    /// Cuts that came while, or after, a checkpoint wrote to the database itself.
+    checkpointed: u64,
+}
+
+fn size(disk: &Disk) -> u64 {
+    disk.files().iter().find(|(name, _)| name == "store.db").map_or(0, |(_, bytes)| *bytes)
+}
+
+/// One disk and its cuts. After the last one what is unknown is tried again. `Err`: what was found, and when.
+fn cuts(seed: u64, count: u64, options: fn(&Disk) -> Options, shown: &mut Shown) -> Result<(), String> {
+    let (mut draw, mut disk, mut ledger) = (Draw::new(seed), Disk::new(seed), Ledger::default());
+    let judge = |cut: u64, at: u64, report: &Report| match report.sound() {
+        true => Ok(()),
+        false => Err(format!("seed {seed}, cut {cut} at call {at}: {:?}", report.violations)),
+    };
+    for cut in 1..=count {
+        // A quarter strikes while the file is made, migrated or recovered; the rest under load, or in one of the
+        // checkpoints that the load brings about.
+        let at = if draw.below(4) == 0 { draw.below(150) } else { 150 + draw.below(5_000) };
+        disk.power_off_at(at);
+        let (books, before) =
+            (Arc::new(Books { ledger: Mutex::new(ledger), disk: disk.clone() }), size(&disk));
+        work(&books, options(&disk), seed);
+        shown.checkpointed += u64::from(before > 0 && size(&disk) > before);
+        disk = disk.cut(draw.next());
+        ledger = Arc::into_inner(books).unwrap().ledger.into_inner().unwrap();
+        // Mostly a copy is looked at, so that the next work has to recover what this cut has left.
+        let looked_at = if draw.below(4) == 0 { disk.clone() } else { disk.kill() };
+        let report = boot(&looked_at, &mut ledger, (seed, WRITERS), false);
+        judge(cut, at, &report)?;
+        if cut == count {
+            (shown.unknown, shown.unknown_there) =
+                (shown.unknown + report.open, shown.unknown_there + report.open_there);
+            let report = boot(&disk, &mut ledger, (seed, WRITERS), true);
+            judge(cut, at, &report)?;
+            shown.acknowledged += report.acknowledged;
+            shown.refused += report.refused;
+        }
+    }
+    Ok(())
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_any_cut() {
+    let (wanted, first) = (setting("MAINSTAY_CUTS", 500), setting("MAINSTAY_SEED", 1));
+    let (mut done, mut shown) = (0, Shown::default());
+    for seed in first.. {
+        let count = CUTS_PER_DISK.min(wanted - done);
+        if let Err(found) = cuts(seed, count, options, &mut shown) {
+            panic!("{found}; to repeat it: cargo xtask powercut --seed {seed} --cuts {count}");
+        }
+        done += count;
+        if done % 500 == 0 || done == wanted {
+            let Shown { acknowledged, refused, unknown, unknown_there, checkpointed } = shown;
+            eprintln!(
+                "{done} cuts ({checkpointed} in or after a checkpoint), {acknowledged} acknowledged, {refused} refused, \
+                 {unknown} unknown ({unknown_there} of them there), lost 0; next seed {}",
+                seed + 1
+            );
+        }
+        if done == wanted {
+            break;
+        }
+    }
+    // Cuts that meet no work and no checkpoint would prove nothing.
+    assert!(wanted < 100 || (shown.acknowledged > wanted && shown.checkpointed > wanted / 10));
+}
+
+#[test]
+fn a_store_that_does_not_sync_its_commits_is_found_within_100_cuts() {
+    let planted = |disk: &Disk| options(disk).planted_synchronous_normal();
+    let found = (0..10).find_map(|seed| cuts(seed, CUTS_PER_DISK, planted, &mut Shown::default()).err());
+    let found = found.unwrap();
+    assert!(found.contains("was acknowledged at") || found.contains("a reader saw"), "{found}");
+}
+
+/// Acts of the workload in which each call fails once.
+const ACTS: u64 = 24;
+
+/// Its seed: all kinds of acts are among them.
+const ACTS_SEED: u64 = 2;
+
+/// Opens a store, which may take a second try when a call fails, and appends acts one after another; how each
+/// ended. Does not close it.
+async fn append_all(disk: &Disk, ledger: &mut Ledger, from: u64) -> (Sqlite, Vec<Outcome>) {
+    let (cx, struck) = (Context::system(), || disk.struck().len());
+    let store = Sqlite::open(options(disk)).or_else(|error| {
+        assert_eq!(struck(), 1, "{error}");
+        Sqlite::open(options(disk))
+    });
+    let store = store.unwrap();
+    if let Err(error) = acts::prepare(&store, &cx).await {
+        assert_eq!(struck(), 1, "{error}");
+        acts::prepare(&store, &cx).await.unwrap();
+    }
+    let (mut outcomes, mut version) = (Vec::new(), 0);
+    for number in from..from + ACTS {
+        let plan = Plan::new(ACTS_SEED, 1, number).unwrap();
+        ledger.line(&ledger::tried(number, version)).unwrap();
+        let before = struck();
+        let mut outcome = plan.submit(&store, &cx, version).await;
+        if struck() > before && !matches!(outcome, Outcome::Acknowledged { .. }) {
+            // Whatever it was told, the writer has to be back by now, and the act can be tried again.
+            ledger.line(&ledger::ended(number, &outcome)).unwrap();
+            outcome = plan.submit(&store, &cx, version).await;
+        }
+        ledger.line(&ledger::ended(number, &outcome)).unwrap();
+        if let (Kind::Next, Outcome::Acknowledged { versions, .. }) = (plan.kind, &outcome) {
+            version = versions[0].1.0;
+        }
+        outcomes.push(outcome);
+    }
+    (store, outcomes)
+}
+
+fn kinds(outcomes: &[Outcome]) -> Vec<&'static str> {
+    let kind = |outcome: &Outcome| match outcome {
+        Outcome::Acknowledged { .. } => "acknowledged",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unknown(_) => "unknown",
+    };
+    outcomes.iter().map(kind).collect()
+}
+
+/// Fails every `step`-th call of the workload once, from a disk on which `from` acts were done before.
+fn fail_each_call(start: &Disk, before: &str, from: u64, step: usize) {
+    let run = |disk: &Disk| {
+        let mut ledger = Ledger::read(before).unwrap();
+        let (store, outcomes) = runtime().block_on(append_all(disk, &mut ledger, from));
+        (store, outcomes, ledger)
+    };
+    let undisturbed = start.kill();
+    let (store, expected, _) = run(&undisturbed);
+    let expected = kinds(&expected);
+    assert!(
+        expected.contains(&"acknowledged") && expected.contains(&"refused") && !expected.contains(&"unknown")
+    );
+    store.close();
+    let calls = undisturbed.calls();
+    for fault in [Fault::Eio, Fault::Enospc, Fault::ShortWrite] {
+        let mut struck = 0;
+        for at in (0..calls).step_by(step) {
+            let disk = start.kill();
+            disk.fail_at(at, fault, Calls::ALL);
+            let (store, outcomes, mut ledger) = run(&disk);
+            // What was told, after one more try of the act that was struck, is what would have been told anyway.
+            assert_eq!(kinds(&outcomes), expected, "{:?}", disk.struck());
+            assert_eq!(store.health().failed, None, "{:?}", disk.struck());
+            let cut = disk.cut(at);
+            store.close();
+            let Some(hit) = disk.struck().pop() else { continue };
+            struck += 1;
+            for (then, disk) in [("cut", cut), ("alive", disk)] {
+                let report = boot(&disk, &mut ledger, (ACTS_SEED, 1), false);
+                assert!(report.sound(), "{hit:?}, then {then}: {:?}", report.violations);
+                assert_eq!(report.open, 0);
+            }
+        }
+        assert!(struck > ACTS, "{fault:?} struck {struck} of {calls} calls");
+        eprintln!("{fault:?} struck {struck} of {calls} calls");
+    }
+}
+
+#[test]
+fn each_call_failing_once_is_told_and_healed() {
+    fail_each_call(&Disk::new(1), "", 0, 1);
+}
