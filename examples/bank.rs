@@ -98,7 +98,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The rules, tested without a database.
     use mainstay::command::given;
     let opened = || [AccountEvent::AccountCreated { balance: 0 }, AccountEvent::DepositMade { amount: 100 }];
-    given::<Account>(opened()).when(Ask::Withdraw { amount: 20 }).then([AccountEvent::Withdrawal { amount: 20 }]);
+    given::<Account>(opened())
+        .when(Ask::Withdraw { amount: 20 })
+        .then([AccountEvent::Withdrawal { amount: 20 }]);
     given::<Account>(opened()).when(Ask::Withdraw { amount: 120 }).refused(No::Overdrawn { by: 20 });
 
     let folder = std::env::temp_dir().join(format!("mainstay-bank-{}", std::process::id()));

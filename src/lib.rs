@@ -18,13 +18,10 @@ pub use mainstay_envelope::Context;
 pub use mainstay_event_store as store;
 
 #[cfg(feature = "flow")]
-pub use mainstay_flow::*;
+pub use mainstay_flow as flow;
+#[cfg(feature = "flow")]
+pub use mainstay_flow::{CommandError, Commands, Decider, Done, Event, command, projection};
 #[cfg(feature = "resilience")]
 pub use mainstay_resilience::retry;
 #[cfg(feature = "sqlite")]
 pub use mainstay_sqlite as sqlite;
-
-/// What derived code uses; no promise is made about it.
-#[cfg(feature = "flow")]
-#[doc(hidden)]
-pub use mainstay_flow::__private;

@@ -60,7 +60,9 @@ fn build() -> Result<Vec<Example>> {
 /// Builds one example; where it is.
 pub(crate) fn build_one(package: &str, name: &str) -> Result<PathBuf> {
     let found = build_with(&["--package", package, "--example", name])?.pop();
-    found.map(|example| example.program).with_context(|| format!("cargo built no example {name} of {package}"))
+    found
+        .map(|example| example.program)
+        .with_context(|| format!("cargo built no example {name} of {package}"))
 }
 
 fn build_with(which: &[&str]) -> Result<Vec<Example>> {

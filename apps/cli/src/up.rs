@@ -89,8 +89,9 @@ struct Shown {
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let folder = &arguments.data;
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("{}: the data folder can't be made; nothing was started", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| {
+        format!("{}: the data folder can't be made; nothing was started", folder.display())
+    })?;
     let file = folder.join("bank.db");
     let store = Sqlite::open(Options::new(&file))?;
     let bank: Commands<Account, _> = Commands::new(store);
@@ -107,7 +108,11 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         balance: account.balance,
         version: version.0,
         store: file.display().to_string(),
-        read: format!("{} events read {} --stream {stream}", quoted(&program), quoted(&file.to_string_lossy())),
+        read: format!(
+            "{} events read {} --stream {stream}",
+            quoted(&program),
+            quoted(&file.to_string_lossy())
+        ),
     };
     output.print(&shown, |shown| {
         format!(

@@ -137,6 +137,9 @@ fn headers() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
         "[0-2]|background|low|normal|critical".prop_map(String::into_bytes),
         "\"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\"".prop_map(String::into_bytes),
         "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}".prop_map(String::into_bytes),
+        // and one that was cut off somewhere
+        ("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", 0..56usize)
+            .prop_map(|(text, at)| text.as_bytes()[..at.min(55)].to_vec()),
         "([a-z]{1,3}=[ -~]{0,9},?){0,6}".prop_map(String::into_bytes),
     ];
     prop::collection::vec((name, value), 0..14)

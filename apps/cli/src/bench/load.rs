@@ -85,7 +85,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Appends one event at a time from each of `appenders` until the time is over, or until `events` are written.
-pub(crate) async fn append(path: &Path, appenders: usize, load: Load, events: Option<u64>) -> Result<Measured> {
+pub(crate) async fn append(
+    path: &Path,
+    appenders: usize,
+    load: Load,
+    events: Option<u64>,
+) -> Result<Measured> {
     let store = Sqlite::open(Options::new(path))?;
     let began = Instant::now();
     let tasks: Vec<_> = (0..appenders)

@@ -58,7 +58,14 @@ impl Machine {
 
 fn pressure() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
-    text.lines().find(|line| line.starts_with("some"))?.split("avg10=").nth(1)?.split(' ').next()?.parse().ok()
+    text.lines()
+        .find(|line| line.starts_with("some"))?
+        .split("avg10=")
+        .nth(1)?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The most memory this process has had in RAM, in bytes, where the kernel says so.

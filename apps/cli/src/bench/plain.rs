@@ -40,7 +40,13 @@ impl Draw {
 
 /// Inserts rows into the store's own tables, in groups of the given sizes, on one thread, with nothing
 /// checked, hashed or handed over. The file must be a store's that nobody has open.
-pub(crate) fn sqlite_loop(path: &Path, sizes: &[usize], payload: usize, streams: u64, lasts: Duration) -> Result<Run> {
+pub(crate) fn sqlite_loop(
+    path: &Path,
+    sizes: &[usize],
+    payload: usize,
+    streams: u64,
+    lasts: Duration,
+) -> Result<Run> {
     let conn = Connection::open(path)?;
     conn.execute_batch(
         "pragma synchronous = full; pragma temp_store = memory; pragma cache_size = -32768;
@@ -79,8 +85,18 @@ pub(crate) fn sqlite_loop(path: &Path, sizes: &[usize], payload: usize, streams:
             let tag = (n >> 20) % 50_000;
             let tags = format!("customer:{tag}");
             event.execute((
-                position, stream, *version, &id[..], "DepositMade", 1, start_ms as i64, &tags, &envelope,
-                None::<&str>, &payload, &hash[..],
+                position,
+                stream,
+                *version,
+                &id[..],
+                "DepositMade",
+                1,
+                start_ms as i64,
+                &tags,
+                &envelope,
+                None::<&str>,
+                &payload,
+                &hash[..],
             ))?;
             key.execute((0x1234_5678_i64, position))?;
             key.execute((tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) as i64, position))?;

@@ -10,7 +10,7 @@ use mainstay::{Context, Event};
 use serde::{Deserialize, Serialize};
 
 /// The events that the load writes.
-#[derive(Debug, Event)]
+#[derive(Debug, Clone, Event)]
 enum Made {
     AccountCreated,
     DepositMade { amount: i64 },

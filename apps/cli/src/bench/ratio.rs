@@ -40,9 +40,8 @@ impl Ratio {
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             ratios[((z ^ (z >> 31)) % ratios.len() as u64) as usize]
         };
-        let mut medians: Vec<f64> = (0..10_000)
-            .map(|_| median(&mut (0..ratios.len()).map(|_| draw()).collect::<Vec<_>>()))
-            .collect();
+        let mut medians: Vec<f64> =
+            (0..10_000).map(|_| median(&mut (0..ratios.len()).map(|_| draw()).collect::<Vec<_>>())).collect();
         medians.sort_by(f64::total_cmp);
         let (low, high) = (medians[249], medians[9_749]);
         let (target, met) = match target {

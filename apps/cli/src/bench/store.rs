@@ -84,8 +84,9 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if let Some(events) = arguments.grow {
         return grow(&arguments, events, output).await;
     }
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("{}: no folder could be made there; nothing was measured", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| {
+        format!("{}: no folder could be made there; nothing was measured", folder.display())
+    })?;
     let scratch = Scratch(folder);
     let report = measure(&arguments, &scratch.0, output).await?;
     output.print(&report, |report| human(report));
@@ -125,8 +126,16 @@ async fn measure(arguments: &Arguments, folder: &Path, output: &Output) -> Resul
             Target::AtLeast(least),
         ));
         if appenders == 64 {
-            ratios.push(Ratio::of("64 appenders / one commit per event", &pairs.singly, Target::AtLeast(6.0)));
-            ratios.push(Ratio::of("p99 at 64 / p99 of raw group append + fdatasync", &pairs.raw_p99, Target::AtMost(4.0)));
+            ratios.push(Ratio::of(
+                "64 appenders / one commit per event",
+                &pairs.singly,
+                Target::AtLeast(6.0),
+            ));
+            ratios.push(Ratio::of(
+                "p99 at 64 / p99 of raw group append + fdatasync",
+                &pairs.raw_p99,
+                Target::AtMost(4.0),
+            ));
         }
         figures.push(pairs.figure(appenders));
     }

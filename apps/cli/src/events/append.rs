@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use mainstay::Context;
 use mainstay::sqlite::{Options, Sqlite};
-use mainstay::store::{Act, Appended, EventType, Expected, NewEvent, Payload, Store, StreamName, Tag, Version};
+use mainstay::store::{
+    Act, Appended, EventType, Expected, NewEvent, Payload, Store, StreamName, Tag, Version,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -142,10 +144,10 @@ async fn lines(arguments: &Arguments, output: &Output) -> Result<()> {
         if read == 0 {
             break;
         }
-        let before = || format!("line {number}: nothing of it was appended; the {} lines before it were", number - 1);
+        let before =
+            || format!("line {number}: nothing of it was appended; the {} lines before it were", number - 1);
         if line.len() > LINE_BYTES_MAX {
-            return Err(BadInput(format!("it is longer than {LINE_BYTES_MAX} bytes")))
-                .with_context(before);
+            return Err(BadInput(format!("it is longer than {LINE_BYTES_MAX} bytes"))).with_context(before);
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -197,7 +199,11 @@ fn nearest(text: &str) -> Option<&'static str> {
         }
         row[key.len()]
     };
-    KEYS.into_iter().map(|key| (distance(key), key)).filter(|(edits, key)| *edits <= key.len().div_ceil(2)).min().map(|(_, key)| key)
+    KEYS.into_iter()
+        .map(|key| (distance(key), key))
+        .filter(|(edits, key)| *edits <= key.len().div_ceil(2))
+        .min()
+        .map(|(_, key)| key)
 }
 
 #[cfg(test)]

@@ -105,7 +105,9 @@ async fn read_stream(
     loop {
         let page = store.read_stream(stream, from, direction, usize::MAX).await?;
         if page.version == Version::EMPTY {
-            return Err(BadInput(format!("stream {stream} has no event; nothing was read; check its name")).into());
+            return Err(
+                BadInput(format!("stream {stream} has no event; nothing was read; check its name")).into()
+            );
         }
         let Some(last) = page.events.last().map(|event| event.version) else { return Ok(()) };
         let end = if backwards { last.0 == 1 } else { last == page.version };

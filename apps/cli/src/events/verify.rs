@@ -89,7 +89,8 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     };
     output.print(&proved, |proved| {
         let against = match proved.kept_heads_matched {
-            0 => "against no kept head: an unbroken chain alone does not prove that nothing was rewritten".to_owned(),
+            0 => "against no kept head: an unbroken chain alone does not prove that nothing was rewritten"
+                .to_owned(),
             1 => "and the kept head matches".to_owned(),
             n => format!("and all {n} kept heads match"),
         };

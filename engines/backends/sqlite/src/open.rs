@@ -162,6 +162,17 @@ pub(crate) fn reader(options: &Options) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// Turns the write-ahead log on; the mode the file is in now.
+fn write_ahead(conn: &Connection) -> rusqlite::Result<String> {
+    let mut statement = conn.prepare("pragma journal_mode = wal")?;
+    let mut rows = statement.query([])?;
+    let mode = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?;
+    // The pragma names the mode first and writes it to the file when it ends: without this step a failure to
+    // write would be dropped with the statement, and the store would work without a log that it believes in.
+    rows.next()?;
+    Ok(mode)
+}
+
 /// Looks at the file, makes or migrates it, and says who it is.
 pub(crate) fn prepare(options: &Options) -> Result<StoreId, OpenError> {
     let failed = |error: &rusqlite::Error| explain(options, error);
@@ -201,8 +212,7 @@ pub(crate) fn prepare(options: &Options) -> Result<StoreId, OpenError> {
         _ => {}
     }
     if !options.read_only {
-        let mode: String =
-            conn.query_row("pragma journal_mode = wal", [], |row| row.get(0)).map_err(|e| failed(&e))?;
+        let mode = write_ahead(&conn).map_err(|e| failed(&e))?;
         if mode != "wal" {
             return Err(OpenError::Failed {
                 path: options.path.clone(),

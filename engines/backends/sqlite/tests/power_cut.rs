@@ -19,6 +19,7 @@ mod workload;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mainstay_envelope::Context;
+use mainstay_event_store::{Direction, Store, StreamName, Version};
 use mainstay_sqlite::faults::{Calls, Disk, Fault};
 use mainstay_sqlite::{Options, Sqlite};
 
@@ -166,7 +167,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_in_any_cut() {
-    let (wanted, first) = (setting("MAINSTAY_CUTS", 500), setting("MAINSTAY_SEED", 1));
+    let (wanted, first) = (setting("MAINSTAY_CUTS", 100), setting("MAINSTAY_SEED", 1));
     let (mut done, mut shown) = (0, Shown::default());
     for seed in first.. {
         let count = CUTS_PER_DISK.min(wanted - done);
@@ -204,29 +205,42 @@ const ACTS: u64 = 24;
 /// Its seed: all kinds of acts are among them.
 const ACTS_SEED: u64 = 2;
 
-/// Opens a store, which may take a second try when a call fails, and appends acts one after another; how each
-/// ended. Does not close it.
-async fn append_all(disk: &Disk, ledger: &mut Ledger, from: u64) -> (Sqlite, Vec<Outcome>) {
-    let (cx, struck) = (Context::system(), || disk.struck().len());
-    let store = Sqlite::open(options(disk)).or_else(|error| {
-        assert_eq!(struck(), 1, "{error}");
-        Sqlite::open(options(disk))
-    });
-    let store = store.unwrap();
+/// Opens a store, which may take a second try when a call fails.
+async fn open(disk: &Disk) -> Sqlite {
+    let cx = Context::system();
+    let again = |error: String| assert_eq!(disk.struck().len(), 1, "{error}");
+    let store = match Sqlite::open(options(disk)) {
+        Ok(store) => store,
+        Err(error) => {
+            again(error.to_string());
+            Sqlite::open(options(disk)).unwrap()
+        }
+    };
     if let Err(error) = acts::prepare(&store, &cx).await {
-        assert_eq!(struck(), 1, "{error}");
+        again(error.to_string());
         acts::prepare(&store, &cx).await.unwrap();
     }
-    let (mut outcomes, mut version) = (Vec::new(), 0);
+    store
+}
+
+/// Appends acts one after another; how each ended.
+async fn append_all(store: &Sqlite, disk: &Disk, ledger: &mut Ledger) -> Vec<Outcome> {
+    let (cx, struck, from) = (Context::system(), || disk.struck().len(), ledger.next());
+    let (own, none) = (StreamName::new("own-0").unwrap(), struck());
+    let mut page = store.read_stream(&own, Version(1), Direction::Forwards, 1).await;
+    if struck() > none {
+        page = store.read_stream(&own, Version(1), Direction::Forwards, 1).await;
+    }
+    let (mut outcomes, mut version) = (Vec::new(), page.unwrap().version.0);
     for number in from..from + ACTS {
         let plan = Plan::new(ACTS_SEED, 1, number).unwrap();
         ledger.line(&ledger::tried(number, version)).unwrap();
         let before = struck();
-        let mut outcome = plan.submit(&store, &cx, version).await;
+        let mut outcome = plan.submit(store, &cx, version).await;
         if struck() > before && !matches!(outcome, Outcome::Acknowledged { .. }) {
             // Whatever it was told, the writer has to be back by now, and the act can be tried again.
             ledger.line(&ledger::ended(number, &outcome)).unwrap();
-            outcome = plan.submit(&store, &cx, version).await;
+            outcome = plan.submit(store, &cx, version).await;
         }
         ledger.line(&ledger::ended(number, &outcome)).unwrap();
         if let (Kind::Next, Outcome::Acknowledged { versions, .. }) = (plan.kind, &outcome) {
@@ -234,7 +248,7 @@ async fn append_all(disk: &Disk, ledger: &mut Ledger, from: u64) -> (Sqlite, Vec
         }
         outcomes.push(outcome);
     }
-    (store, outcomes)
+    outcomes
 }
 
 fn kinds(outcomes: &[Outcome]) -> Vec<&'static str> {
@@ -246,24 +260,27 @@ fn kinds(outcomes: &[Outcome]) -> Vec<&'static str> {
     outcomes.iter().map(kind).collect()
 }
 
-/// Fails every `step`-th call of the workload once, from a disk on which `from` acts were done before.
-fn fail_each_call(start: &Disk, before: &str, from: u64, step: usize) {
+/// Fails the calls of the workload once each, from a disk on which the acts of `before` were done. Between two
+/// failed calls `step` are left out.
+fn fail_calls(start: &Disk, before: &Ledger, step: u64) {
     let run = |disk: &Disk| {
-        let mut ledger = Ledger::read(before).unwrap();
-        let (store, outcomes) = runtime().block_on(append_all(disk, &mut ledger, from));
+        let mut ledger = before.clone();
+        let (store, outcomes) = runtime().block_on(async {
+            let store = open(disk).await;
+            let outcomes = append_all(&store, disk, &mut ledger).await;
+            (store, outcomes)
+        });
         (store, outcomes, ledger)
     };
     let undisturbed = start.kill();
     let (store, expected, _) = run(&undisturbed);
     let expected = kinds(&expected);
-    assert!(
-        expected.contains(&"acknowledged") && expected.contains(&"refused") && !expected.contains(&"unknown")
-    );
+    assert!(expected.contains(&"acknowledged") && expected.contains(&"refused") && !expected.contains(&"unknown"));
     store.close();
     let calls = undisturbed.calls();
     for fault in [Fault::Eio, Fault::Enospc, Fault::ShortWrite] {
-        let mut struck = 0;
-        for at in (0..calls).step_by(step) {
+        let (mut at, mut struck) = (0, 0);
+        while at < calls {
             let disk = start.kill();
             disk.fail_at(at, fault, Calls::ALL);
             let (store, outcomes, mut ledger) = run(&disk);
@@ -272,13 +289,14 @@ fn fail_each_call(start: &Disk, before: &str, from: u64, step: usize) {
             assert_eq!(store.health().failed, None, "{:?}", disk.struck());
             let cut = disk.cut(at);
             store.close();
-            let Some(hit) = disk.struck().pop() else { continue };
-            struck += 1;
+            // The first call from `at` on that can fail so.
+            let Some(hit) = disk.struck().pop() else { break };
             for (then, disk) in [("cut", cut), ("alive", disk)] {
                 let report = boot(&disk, &mut ledger, (ACTS_SEED, 1), false);
                 assert!(report.sound(), "{hit:?}, then {then}: {:?}", report.violations);
                 assert_eq!(report.open, 0);
             }
+            (at, struck) = (hit.number + 1 + step, struck + 1);
         }
         assert!(struck > ACTS, "{fault:?} struck {struck} of {calls} calls");
         eprintln!("{fault:?} struck {struck} of {calls} calls");
@@ -287,5 +305,24 @@ fn fail_each_call(start: &Disk, before: &str, from: u64, step: usize) {
 
 #[test]
 fn each_call_failing_once_is_told_and_healed() {
-    fail_each_call(&Disk::new(1), "", 0, 1);
+    fail_calls(&Disk::new(1), &Ledger::default(), 0);
+}
+
+#[test]
+fn calls_of_a_recovery_and_of_a_checkpoint_failing_once_are_told_and_healed() {
+    let (disk, mut ledger) = (Disk::new(1), Ledger::default());
+    let wal = || disk.files().iter().find(|(name, _)| name == "store.db-wal").map_or(0, |(_, bytes)| *bytes);
+    // Nearly as long a log as there can be before a checkpoint (1,000 pages of 4 KiB), then a kill.
+    let start = runtime().block_on(async {
+        let store = open(&disk).await;
+        while wal() < 700 * 4_096 {
+            append_all(&store, &disk, &mut ledger).await;
+        }
+        disk.kill()
+    });
+    assert!(size(&start) < wal() / 4, "the checkpoint was to come later");
+    let later = start.kill();
+    runtime().block_on(open(&later)).close();
+    assert!(size(&later) > 2 * size(&start), "the checkpoint was to come now: {:?}, {:?}", start.files(), later.files());
+    fail_calls(&start, &ledger, 40);
 }

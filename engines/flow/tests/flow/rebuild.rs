@@ -69,12 +69,10 @@ async fn writers_readers_and_the_projector_go_on_meanwhile() {
         Projector::new(store.clone(), store.clone(), Balances).unwrap().page_max(20).retry(quick(1_000));
     balances.run_until_caught_up(&cx).await.unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let wait = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-        stopped.wait_for(|stopped| *stopped).await.unwrap();
-    };
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let live = tokio::spawn({
-        let (balances, cx, stopped) = (balances.clone(), cx.clone(), wait(stopped.clone()));
-        async move { balances.run(&cx, stopped).await }
+        let (balances, cx) = (balances.clone(), cx.clone());
+        async move { balances.run(&cx, async { drop(ended.await) }).await }
     });
     let writer = tokio::spawn({
         let (bank, cx, reader, stopped) = (bank(&store), cx.clone(), balances.reader(), stopped.clone());
@@ -107,6 +105,8 @@ async fn writers_readers_and_the_projector_go_on_meanwhile() {
     stop.send_replace(true);
     let written = writer.await.unwrap();
     whole.await.unwrap();
+    // Last: the writer reads what it wrote, and waits for the projector.
+    end.send(()).unwrap();
     live.await.unwrap().unwrap();
     balances.run_until_caught_up(&cx).await.unwrap();
     let row = balances.reader().get(&cx, "busy", Eventual).await.unwrap().unwrap();
@@ -189,6 +189,7 @@ async fn an_inline_projection_is_rebuilt_while_commands_go_on() {
             while !done.load(Ordering::Relaxed) {
                 bank.command(&cx, "busy", Deposit { amount: 1 }).await.unwrap();
                 written += 1;
+                //Y tokio::task::yield_now().await;
             }
             written
         }

@@ -149,6 +149,7 @@ pub(super) async fn whole<S: Store>(store: &S, stream: &StreamName) -> Vec<Recor
     loop {
         let from = Version(found.len() as u64 + 1);
         let page = store.read_stream(stream, from, Direction::Forwards, 97).await.unwrap();
+        assert!(page.version < from || !page.events.is_empty(), "{stream} has more, but a page has none");
         found.extend(page.events);
         if found.len() as u64 >= page.version.0 {
             return found;

@@ -453,6 +453,7 @@ pub async fn outbox_rows_are_numbered_in_commit_order<H: Harness>(harness: &H) {
                 break;
             }
             rows.extend(page);
+            assert!(rows.len() as u64 <= count, "more rows than were committed: {}", rows.len());
         }
         assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), (1..=count).collect::<Vec<_>>());
         for (i, row) in rows.iter().enumerate() {

@@ -95,7 +95,7 @@ fn tag_arm(kind: &Kind) -> Option<TokenStream> {
     let ident = &kind.ident;
     let (pattern, fields) = match &kind.shape {
         Shape::Unit => return None,
-        Shape::Newtype(field) => (quote!((__0)), std::slice::from_ref(field)),
+        Shape::Newtype(field) => (quote!((__0)), std::slice::from_ref(&**field)),
         Shape::Named(fields) => {
             let tagged = fields.iter().filter(|field| field.tag.is_some()).map(binding);
             (quote!({ #(#tagged,)* .. }), fields.as_slice())
@@ -120,7 +120,10 @@ fn wire_variant(kind: &Kind) -> TokenStream {
     let attributes = &kind.serde;
     match &kind.shape {
         Shape::Unit => quote!(#ident,),
-        Shape::Newtype(Field { ty, serde, .. }) => quote!(#ident(#(#serde)* #ty),),
+        Shape::Newtype(field) => {
+            let Field { ty, serde, .. } = &**field;
+            quote!(#ident(#(#serde)* #ty),)
+        }
         Shape::Named(fields) => {
             let fields = fields.iter().map(|Field { ident, ty, serde, .. }| quote!(#(#serde)* #ident: #ty));
             quote!(#(#[serde(#attributes)])* #ident { #(#fields),* },)
@@ -142,7 +145,10 @@ fn decode_arm(kind: &Kind, serde: &str) -> TokenStream {
         Shape::Unit => quote!(
             struct __Stored {}
         ),
-        Shape::Newtype(Field { ty, serde, .. }) => quote!(struct __Stored(#(#serde)* #ty);),
+        Shape::Newtype(field) => {
+            let Field { ty, serde, .. } = &**field;
+            quote!(struct __Stored(#(#serde)* #ty);)
+        }
         Shape::Named(fields) => {
             let fields = fields.iter().map(|Field { ident, ty, serde, .. }| quote!(#(#serde)* #ident: #ty));
             quote!(struct __Stored { #(#fields),* })

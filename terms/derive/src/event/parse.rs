@@ -33,7 +33,8 @@ pub(super) struct Kind {
 
 pub(super) enum Shape {
     Unit,
-    Newtype(Field),
+    /// Boxed: a field is many times the size of the other shapes.
+    Newtype(Box<Field>),
     Named(Vec<Field>),
 }
 
@@ -213,7 +214,7 @@ impl Shape {
             Fields::Unnamed(unnamed) => {
                 let mut fields = unnamed.unnamed.iter();
                 match (fields.next(), fields.next()) {
-                    (Some(field), None) => Ok(Self::Newtype(Field::read(field)?)),
+                    (Some(field), None) => Ok(Self::Newtype(Box::new(Field::read(field)?))),
                     _ => Err(Error::new(
                         unnamed.span(),
                         "stored fields have names: write `{ name: Type, … }`, or one struct: `(Struct)`",

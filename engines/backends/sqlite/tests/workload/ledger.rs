@@ -7,7 +7,7 @@ use mainstay_event_store::{Head, Position, Version};
 use super::acts::Outcome;
 
 /// The books.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Ledger {
     pub(crate) acts: BTreeMap<u64, Entry>,
     /// Ends of the feed that some reader has seen.
@@ -19,7 +19,7 @@ pub(crate) struct Ledger {
 }
 
 /// One act.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     /// See [`super::acts::Plan::submit`].
     pub(crate) basis: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
 }
 
 /// How it stands.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
     /// Tried, and never answered, or answered as unknown: it is there whole or not at all.
     Open,
