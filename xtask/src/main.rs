@@ -3,10 +3,13 @@
 //! This package depends on no product crate. Whatever it checks at run time it builds and starts as a
 //! process of its own, so that a broken product can't break the tool that says so.
 
+mod bench;
 mod ci;
 mod crash;
 mod examples;
 mod mutate;
+mod powercut;
+mod outside;
 mod process;
 mod tidy;
 mod tree;
@@ -35,6 +38,12 @@ enum Check {
     Examples(examples::Arguments),
     /// Kill a working process again and again; every answer it gave must hold.
     Crash(crash::Arguments),
+    /// Cut the power of a simulated disk again and again; nothing acknowledged may be lost.
+    Powercut(powercut::Arguments),
+    /// Build and run the programs of outside users, each with its own lock file.
+    Outside(outside::Arguments),
+    /// Compare with other software on this machine; a measurement, part of no lane.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +66,8 @@ fn run(check: Check) -> anyhow::Result<bool> {
         Check::Mutate(arguments) => mutate::run(&arguments),
         Check::Examples(arguments) => examples::run(&arguments),
         Check::Crash(arguments) => crash::run(&arguments),
+        Check::Powercut(arguments) => powercut::run(&arguments),
+        Check::Outside(arguments) => outside::run(&arguments),
+        Check::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -1,9 +1,10 @@
 //! One act: events for one or more streams, with expectations and conditions, all or nothing.
 
-use crate::event::{Expected, NewEvent, limits};
+use crate::event::{NewEvent, limits};
 use crate::names::StreamName;
 use crate::outcome::Refusal;
 use crate::query::Condition;
+use crate::version::Expected;
 
 /// What to append. All of it is recorded, or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -80,6 +80,7 @@ pub mod chain;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod event;
+mod hash;
 pub mod inbox;
 mod lease;
 pub mod memory;
@@ -91,11 +92,13 @@ mod query;
 pub mod repeat;
 mod store;
 mod subscription;
+mod version;
 mod view;
 
 pub use act::{Act, StreamAct, check_events};
-pub use chain::{Broken, Hash, Verifier};
-pub use event::{Expected, NewEvent, Payload, Recorded, Version, limits};
+pub use chain::{Broken, Verifier};
+pub use event::{NewEvent, Payload, Recorded, limits};
+pub use hash::{BadHash, Hash};
 pub use lease::{Lease, Leased};
 pub use message::{Mark, OutboxRecord, OutboxRow};
 pub use names::{BadName, ConsumerName, EventType, KeyId, StreamName, Tag, Topic, ViewName};
@@ -103,5 +106,6 @@ pub use outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, R
 pub use position::{BadReceipt, Head, Position, Receipt, StoreId};
 pub use query::{Condition, Query, QueryItem};
 pub use store::{Direction, Located, Page, Store, StreamPage, Tx};
-pub use subscription::{RECHECK, Subscription};
+pub use subscription::{RECHECK, Subscribe, Subscription};
+pub use version::{Expected, Version};
 pub use view::{Cursor, IndexEntry, IndexValue, Row, Rows, Scan, ScanBy, prefix_end};

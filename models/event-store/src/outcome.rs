@@ -4,9 +4,9 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::event::{Expected, Version};
 use crate::names::{BadName, ConsumerName, StreamName};
 use crate::position::{Position, Receipt};
+use crate::version::{Expected, Version};
 
 /// An act that is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::chain::Hash;
+use crate::hash::Hash;
 
 /// A place in the feed of one store. The first event has 1; 0 is before the first. Dense: no number is skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -7,9 +7,10 @@
 
 use uuid::Uuid;
 
-use crate::event::{NewEvent, Recorded, Version};
+use crate::event::{NewEvent, Recorded};
 use crate::names::StreamName;
 use crate::outcome::Refusal;
+use crate::version::Version;
 
 /// The events of an act, or of one call inside a transaction, by stream.
 pub type Part<'a> = (&'a StreamName, &'a [NewEvent]);

@@ -7,14 +7,14 @@ use std::time::Duration;
 use mainstay_envelope::{Context, MessageIdentity, Timestamp};
 
 use crate::act::Act;
-use crate::event::{Expected, NewEvent, Recorded, Version};
+use crate::event::{NewEvent, Recorded};
 use crate::lease::{Lease, Leased};
 use crate::message::{Mark, OutboxRecord, OutboxRow};
 use crate::names::{ConsumerName, StreamName, ViewName};
 use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, TransactError};
 use crate::position::{Head, Position, Receipt, StoreId};
 use crate::query::{Condition, Query};
-use crate::subscription::Subscription;
+use crate::version::{Expected, Version};
 use crate::view::{Row, Rows, Scan};
 
 /// A store of facts. The crate's page holds its promises; every method here serves one of them.
@@ -106,11 +106,6 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
 
     /// A lease as recorded.
     fn lease(&self, name: &ConsumerName) -> impl Future<Output = Result<Option<Lease>, ReadError>> + Send;
-
-    /// Follows the feed: what is there, then what comes, without loss, duplicate, inversion or stall.
-    fn subscribe(&self, query: Query, after: Position) -> Subscription<Self> {
-        Subscription::new(self.clone(), query, after)
-    }
 }
 
 /// What can be written, and read, inside one transaction. Every method's writes commit with the

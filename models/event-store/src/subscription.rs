@@ -23,8 +23,18 @@ pub struct Subscription<S> {
     buffer: std::collections::VecDeque<Recorded>,
 }
 
+/// Following, for every store.
+pub trait Subscribe: Store {
+    /// Follows the feed: what is there, then what comes, without loss, duplicate, inversion or stall.
+    fn subscribe(&self, query: Query, after: Position) -> Subscription<Self> {
+        Subscription::new(self.clone(), query, after)
+    }
+}
+
+impl<S: Store> Subscribe for S {}
+
 impl<S: Store> Subscription<S> {
-    pub(crate) fn new(store: S, query: Query, after: Position) -> Self {
+    fn new(store: S, query: Query, after: Position) -> Self {
         Self { store, query, after, buffer: std::collections::VecDeque::new() }
     }
 

@@ -13,7 +13,7 @@ use mainstay_event_store::memory::{Memory, Transaction};
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, EventType, Expected, Head, Lease,
     Located, NewEvent, OutboxRecord, Page, Payload, Position, Query, ReadError, Receipt, Rows, Scan, Store,
-    StoreId, StreamName, StreamPage, TransactError, Version, ViewName,
+    StoreId, StreamName, StreamPage, Subscribe, TransactError, Version, ViewName,
 };
 
 /// A store on which somebody appends one event after each answer that a reader of the feed is given, and

@@ -16,8 +16,8 @@ pub trait Chance: Send + Sync + Debug {
     fn next_u64(&self) -> u64;
 }
 
-/// Chance seeded once with 256 bits from the operating system: BLAKE3 over a counter, so that two
-/// processes never walk the same sequence. About 100 ns a number, no system call.
+/// Chance seeded once with 244 bits from the operating system: BLAKE3 over a counter, so that two
+/// processes never walk the same sequence. One compression of 64 bytes a number; no lock, no system call.
 ///
 /// A process that is forked, or restored from a snapshot of a virtual machine, repeats its
 /// parent's numbers until it makes a new one.
@@ -92,7 +92,7 @@ impl Chance for SeededChance {
 /// RFC 9562 §6.2 method 1: the 12 bits after the milliseconds are a counter. It starts at 0 in each
 /// new millisecond; when it runs over, or the clock stands still or goes back, the time field runs
 /// ahead instead (4,096 ids per millisecond). The other 62 bits are random. Lock-free, one number of
-/// chance an id.
+/// chance an id. The order holds until the time field is full, in the year 10889.
 #[derive(Debug, Default)]
 pub struct IdSequence {
     /// Milliseconds (48 bits) and counter (12 bits) of the last id, as one number, so that "the next
@@ -163,11 +163,39 @@ mod tests {
     #[test]
     fn a_version_7_id_carries_its_millisecond_version_and_variant() {
         let wall = Timestamp::from_millis(0x0190_1234_5678);
-        for id in [uuid_v7(wall, &SeededChance::new(1)), IdSequence::new().next(wall, &SeededChance::new(1))]
-        {
-            assert_eq!(id.get_version_num(), 7);
-            assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
-            assert_eq!(id.as_u128() >> 80, 0x0190_1234_5678);
+        // Several seeds: one alone may draw the variant's two bits by luck.
+        for seed in 0..16 {
+            let (once, of_sequence) = (SeededChance::new(seed), SeededChance::new(seed));
+            for id in [uuid_v7(wall, &once), IdSequence::new().next(wall, &of_sequence)] {
+                assert_eq!(id.get_version_num(), 7);
+                assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+                assert_eq!(id.as_u128() >> 80, 0x0190_1234_5678);
+            }
+        }
+    }
+
+    #[test]
+    fn two_processes_that_make_their_ids_in_one_millisecond_make_different_ones() {
+        let wall = Timestamp::from_millis(1);
+        let made = |seed| {
+            (uuid_v7(wall, &SeededChance::new(seed)), IdSequence::new().next(wall, &SeededChance::new(seed)))
+        };
+        let ((one, first), (other, second)) = (made(1), made(2));
+        assert_ne!(one, other);
+        assert_ne!(first, second);
+        // 62 bits of them, whatever the counters say.
+        assert_ne!(one.as_u64_pair().1, other.as_u64_pair().1);
+    }
+
+    #[test]
+    fn a_wall_clock_beyond_48_bits_stands_at_their_end() {
+        for far in [1 << 48, i64::MAX] {
+            let wall = Timestamp::from_millis(far);
+            for id in
+                [uuid_v7(wall, &SeededChance::new(1)), IdSequence::new().next(wall, &SeededChance::new(1))]
+            {
+                assert_eq!(id.as_u128() >> 80, (1 << 48) - 1, "{far}");
+            }
         }
     }
 

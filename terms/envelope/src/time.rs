@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn a_manual_clock_stops_at_the_end_of_time_instead_of_overflowing() {
+        let clock = ManualClock::new(Timestamp::from_millis(i64::MAX));
+        clock.advance(Duration::MAX);
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now().since_origin(), Duration::MAX);
+        assert_eq!(clock.wall(), Timestamp::from_millis(i64::MAX));
+    }
+
+    #[test]
     fn clones_of_a_manual_clock_share_their_time_and_a_wall_jump_leaves_monotonic_time_alone() {
         let clock = ManualClock::new(Timestamp::from_millis(10_000));
         let same = clock.clone();

@@ -9,7 +9,7 @@ use mainstay::Context;
 use mainstay::sqlite::{GroupCounts, Options, Sqlite};
 use mainstay::store::{Act, EventType, Expected, NewEvent, Payload, Store, StreamName, Tag};
 
-use super::plain::Draw;
+use super::rows::{Draw, payload};
 
 /// What a load is made of.
 #[derive(Debug, Clone, Copy)]
@@ -138,10 +138,4 @@ async fn one_appender(
         count += 1;
     }
     Ok((count, latency))
-}
-
-/// A JSON payload of exactly so many bytes.
-pub(crate) fn payload(bytes: usize) -> Vec<u8> {
-    let note = "x".repeat(bytes.saturating_sub(r#"{"amount":5,"note":""}"#.len()));
-    format!(r#"{{"amount":5,"note":"{note}"}}"#).into_bytes()
 }

@@ -5,6 +5,7 @@ mod machine;
 mod plain;
 mod project;
 mod ratio;
+mod rows;
 mod store;
 
 use anyhow::Result;

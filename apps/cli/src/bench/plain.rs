@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mainstay::sqlite::rusqlite::Connection;
 
+use super::rows::Draw;
+
 /// How many rows, in how much time, and how long each commit took.
 pub(crate) struct Run {
     pub(crate) rows: u64,
@@ -23,18 +25,6 @@ impl Run {
     pub(crate) fn p99_us(&mut self) -> f64 {
         self.commits_us.sort_unstable();
         self.commits_us.get(self.commits_us.len() * 99 / 100).copied().unwrap_or(0) as f64
-    }
-}
-
-/// A small generator: the loop's own cost must not show.
-pub(crate) struct Draw(pub(crate) u64);
-
-impl Draw {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
     }
 }
 
@@ -64,7 +54,7 @@ pub(crate) fn sqlite_loop(
     )?;
     let mut key = conn.prepare("insert into mainstay_keys(key, position) values (?1, ?2)")?;
     let envelope = serde_json::to_vec(&mainstay::Context::system().fact())?;
-    let (payload, hash) = (super::load::payload(payload), [7u8; 32]);
+    let (payload, hash) = (super::rows::payload(payload), [7u8; 32]);
     let mut draw = Draw(0x5EED_5EED_5EED);
     let mut run = Run { rows: 0, seconds: 0.0, commits_us: Vec::new() };
     let began = Instant::now();

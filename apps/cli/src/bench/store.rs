@@ -89,7 +89,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     })?;
     let scratch = Scratch(folder);
     let report = measure(&arguments, &scratch.0, output).await?;
-    output.print(&report, |report| human(report));
+    output.print(&report, human);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use mainstay::store::{
-    Direction, EventType, Position, Query, QueryItem, Recorded, Store, StreamName, Tag, Version,
+    Direction, EventType, Position, Query, QueryItem, Recorded, Store, StreamName, Subscribe, Tag, Version,
 };
 
 use super::line;

@@ -79,6 +79,7 @@ mod open;
 mod options;
 mod prepare;
 mod reader;
+mod rows;
 mod schema;
 mod select;
 mod sql;

@@ -21,11 +21,14 @@ fn theirs(sql: &str) -> String {
     format!("/*user*/{sql}")
 }
 
-impl<'tx> Sql<'tx> {
-    pub(crate) fn new(tx: &'tx Transaction) -> Self {
-        Self { tx }
+impl Transaction {
+    /// The user's own SQL.
+    pub fn sql(&self) -> Sql<'_> {
+        Sql { tx: self }
     }
+}
 
+impl Sql<'_> {
     /// Runs one statement; the number of rows it changed.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize, SqlError> {
         let _user = self.tx.guard().user_code();

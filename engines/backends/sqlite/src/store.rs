@@ -22,7 +22,7 @@ use crate::reader::Readers;
 use crate::sql::Sql;
 use crate::stats::{GroupCounts, Groups};
 use crate::writer::{self, Append, Guard, Transact, Transaction, Work, Writer};
-use crate::{select, views};
+use crate::{rows, select, views};
 
 /// A store on one SQLite file. Clones share the threads; the last one gone ends them after the queue is empty.
 #[derive(Debug, Clone)]
@@ -291,7 +291,7 @@ impl Store for Sqlite {
 
     async fn checkpoint(&self, consumer: &ConsumerName) -> Result<Option<Position>, ReadError> {
         let consumer = consumer.clone();
-        self.inner.readers.read(move |conn, _, _| Ok(Ok(writer::checkpoint(conn, &consumer)?))).await
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(rows::checkpoint(conn, &consumer)?))).await
     }
 
     async fn outbox_after(&self, seq: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
@@ -319,7 +319,7 @@ impl Store for Sqlite {
 
     async fn lease(&self, name: &ConsumerName) -> Result<Option<Lease>, ReadError> {
         let name = name.clone();
-        self.inner.readers.read(move |conn, _, _| Ok(Ok(writer::lease(conn, &name)?))).await
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(rows::lease(conn, &name)?))).await
     }
 }
 

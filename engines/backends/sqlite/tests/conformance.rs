@@ -1,6 +1,9 @@
 //! The contract's suite on a real file. The second handle is opened anew: its own connections, its own writer
 //! thread, nothing shared in memory, as another process would have it.
 
+// A failed test is a panic; the lint's exemption for tests does not reach helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mainstay_event_store::conformance::Harness;

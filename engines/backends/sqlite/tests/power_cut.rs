@@ -275,7 +275,9 @@ fn fail_calls(start: &Disk, before: &Ledger, step: u64) {
     let undisturbed = start.kill();
     let (store, expected, _) = run(&undisturbed);
     let expected = kinds(&expected);
-    assert!(expected.contains(&"acknowledged") && expected.contains(&"refused") && !expected.contains(&"unknown"));
+    assert!(
+        expected.contains(&"acknowledged") && expected.contains(&"refused") && !expected.contains(&"unknown")
+    );
     store.close();
     let calls = undisturbed.calls();
     for fault in [Fault::Eio, Fault::Enospc, Fault::ShortWrite] {
@@ -298,7 +300,7 @@ fn fail_calls(start: &Disk, before: &Ledger, step: u64) {
             }
             (at, struck) = (hit.number + 1 + step, struck + 1);
         }
-        assert!(struck > ACTS, "{fault:?} struck {struck} of {calls} calls");
+        assert!(struck >= ACTS, "{fault:?} struck {struck} of {calls} calls");
         eprintln!("{fault:?} struck {struck} of {calls} calls");
     }
 }
@@ -312,17 +314,22 @@ fn each_call_failing_once_is_told_and_healed() {
 fn calls_of_a_recovery_and_of_a_checkpoint_failing_once_are_told_and_healed() {
     let (disk, mut ledger) = (Disk::new(1), Ledger::default());
     let wal = || disk.files().iter().find(|(name, _)| name == "store.db-wal").map_or(0, |(_, bytes)| *bytes);
-    // Nearly as long a log as there can be before a checkpoint (1,000 pages of 4 KiB), then a kill.
+    // A long log, of which 1,000 pages of 4 KiB would bring a checkpoint about, then a kill.
     let start = runtime().block_on(async {
         let store = open(&disk).await;
-        while wal() < 700 * 4_096 {
+        while wal() < 500 * 4_096 {
             append_all(&store, &disk, &mut ledger).await;
         }
         disk.kill()
     });
-    assert!(size(&start) < wal() / 4, "the checkpoint was to come later");
+    assert!(size(&start) < wal() / 4, "the checkpoint was to come later: {:?}", start.files());
     let later = start.kill();
     runtime().block_on(open(&later)).close();
-    assert!(size(&later) > 2 * size(&start), "the checkpoint was to come now: {:?}, {:?}", start.files(), later.files());
-    fail_calls(&start, &ledger, 40);
+    assert!(
+        size(&later) > 2 * size(&start),
+        "the checkpoint was to come now: {:?}, {:?}",
+        start.files(),
+        later.files()
+    );
+    fail_calls(&start, &ledger, 12);
 }

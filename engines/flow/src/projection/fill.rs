@@ -52,6 +52,8 @@ pub(super) struct Cursor {
 pub(super) enum Trouble {
     /// It may pass: read the checkpoint again and go on from there.
     Passing(String),
+    /// A condition did not hold: something was recorded meanwhile.
+    Stale(String),
     /// The page was more than one transaction takes; the next one is smaller.
     Smaller,
     /// It will not.
@@ -319,6 +321,9 @@ pub(super) fn reading<P: Projection>(error: ReadError) -> Trouble {
 
 fn writing<P: Projection>(error: AppendError) -> Trouble {
     match error {
+        AppendError::Refused(refusal @ Refusal::ConditionFailed { .. }) => {
+            Trouble::Stale(refusal.to_string())
+        }
         AppendError::Refused(refusal) if refusal.retry() == Retry::Never => fatal::<P>(refusal),
         error => Trouble::Passing(error.to_string()),
     }

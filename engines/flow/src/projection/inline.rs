@@ -10,11 +10,14 @@ use super::model::{Failure, Observed, Projection};
 use super::view::View;
 use crate::event::{Event, open};
 
+/// Brings the rows up to events just recorded by this transaction, in this store.
+type Apply = dyn Fn(&dyn Tx, StoreId, &[Recorded]) -> Result<(), Failure> + Send + Sync;
+
 /// A projection that runs in somebody else's transaction, whatever its type.
 #[derive(Clone)]
 pub(crate) struct Inline {
     name: &'static str,
-    apply: Arc<dyn Fn(&dyn Tx, StoreId, &[Recorded]) -> Result<(), Failure> + Send + Sync>,
+    apply: Arc<Apply>,
 }
 
 impl fmt::Debug for Inline {

@@ -180,11 +180,13 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         match trouble {
             Trouble::Fatal(error) => Err(error),
             Trouble::Smaller => Ok(()),
-            Trouble::Passing(why) => pace.again(cx).await.map_err(|reason| ProjectionError::GaveUp {
-                projection: P::NAME,
-                tries: pace.failures(),
-                why: format!("{why}; {reason}"),
-            }),
+            Trouble::Passing(why) | Trouble::Stale(why) => {
+                pace.again(cx).await.map_err(|reason| ProjectionError::GaveUp {
+                    projection: P::NAME,
+                    tries: pace.failures(),
+                    why: format!("{why}; {reason}"),
+                })
+            }
         }
     }
 }

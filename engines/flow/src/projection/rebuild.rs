@@ -5,8 +5,6 @@
 //! ```
 //! Each step is recorded; after a crash the next call goes on where it was.
 
-use std::time::Duration;
-
 use mainstay_envelope::{Context, Timestamp};
 use mainstay_event_store::{Condition, Position, Refusal, Store, Tx};
 
@@ -24,7 +22,7 @@ const SLICE: usize = 1_000;
 const FREE_TRIES: u32 = 3;
 /// How long inline commands are held up at most, so that the last events can be applied: less than a command's
 /// own retries last.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE_MS: i64 = 250;
 
 /// How far a rebuild is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,11 +76,13 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         self.clear_all(cx).await?;
         let mut tries = 0;
         loop {
+            if self.mode == Mode::Inline && tries >= FREE_TRIES {
+                self.persist(cx, async || self.hold(cx).await).await?;
+            }
             let mut report = |at, head| progress(Progress { generation: generation.number, at, head });
             let at = self.fill(cx, Which::Filling(generation), Position(u64::MAX), &mut report).await?;
             tries += 1;
-            let hold = self.mode == Mode::Inline && tries > FREE_TRIES;
-            match self.persist(cx, async || self.switch(cx, generation, at, hold).await).await? {
+            match self.persist(cx, async || self.switch(cx, generation, at).await).await? {
                 Switched::Done => {
                     self.bell.send_replace(());
                     self.clear_all(cx).await?;
@@ -105,15 +105,23 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             .await
     }
 
-    async fn switch(
-        &self,
-        cx: &Context,
-        generation: Generation,
-        at: Position,
-        hold: bool,
-    ) -> Result<Switched, Trouble> {
-        let inline = self.mode == Mode::Inline;
+    /// Holds inline commands up for a moment, so that what is left of the feed can be applied. Only a chance:
+    /// whether nothing is missing is decided by the switch.
+    async fn hold(&self, cx: &Context) -> Result<(), Trouble> {
         self.pipe
+            .change(cx, |tx, stored| {
+                let mut control = stored.ok_or_else(vanished::<P>)?;
+                let until = tx.at().as_millis().saturating_add(PAUSE_MS);
+                control.paused_until = Some(Timestamp::from_millis(until));
+                control.write(tx, P::NAME)
+            })
+            .await
+    }
+
+    async fn switch(&self, cx: &Context, generation: Generation, at: Position) -> Result<Switched, Trouble> {
+        let inline = self.mode == Mode::Inline;
+        let switched = self
+            .pipe
             .change(cx, move |tx, stored| {
                 let mut control = stored.ok_or_else(vanished::<P>)?;
                 if control.live == generation {
@@ -124,18 +132,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 }
                 if inline {
                     // Exact, also for what is committed and has no position yet: nothing may be missing.
-                    let missing = Condition { query: query::<P::Event>()?, after: at };
-                    if let Err(refusal) = tx.require(&missing) {
-                        if !matches!(refusal, Refusal::ConditionFailed { .. }) {
-                            return Err(refusal);
-                        }
-                        if hold {
-                            let until = tx.at().as_millis().saturating_add(PAUSE.as_millis() as i64);
-                            control.paused_until = Some(Timestamp::from_millis(until));
-                            control.write(tx, P::NAME)?;
-                        }
-                        return Ok(Switched::Behind);
-                    }
+                    tx.require(&Condition { query: query::<P::Event>()?, after: at })?;
                 } else if tx.checkpoint(&consumer_name(P::NAME, control.live.number)?)?
                     > tx.checkpoint(&consumer_name(P::NAME, generation.number)?)?
                 {
@@ -144,7 +141,11 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 control.switch(generation);
                 control.write(tx, P::NAME).map(|()| Switched::Done)
             })
-            .await
+            .await;
+        match switched {
+            Err(Trouble::Stale(_)) => Ok(Switched::Behind),
+            switched => switched,
+        }
     }
 
     /// Removes what no reader can reach any more, also what an interrupted rebuild left.

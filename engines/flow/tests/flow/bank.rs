@@ -1,11 +1,14 @@
 //! The bank that all tests use.
 
+use std::time::Duration;
+
 use mainstay_envelope::{Context, IdempotencyKey};
 use mainstay_event_store::{
     Direction, EventType, IndexEntry, IndexValue, NewEvent, Payload, Store, StreamName, Version,
 };
 use mainstay_flow::projection::{Failure, Observed, View};
 use mainstay_flow::{Commands, Decider, Event, Projection};
+use mainstay_resilience::retry::{Checked, Spec};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Event)]
@@ -142,13 +145,19 @@ pub(crate) fn cx() -> Context {
 
 /// The same call, too late.
 pub(crate) fn over(cx: &Context) -> Context {
-    cx.with_deadline(std::time::Duration::ZERO)
+    cx.with_deadline(Duration::ZERO)
 }
 
 /// A call with an idempotency key; each one is a span of its own.
 pub(crate) fn keyed(key: &str) -> Context {
     let cx = cx();
     cx.with_envelope(cx.envelope().clone().with_idempotency_key(IdempotencyKey::new(key).unwrap()))
+}
+
+/// Waits of a millisecond at most, so that tests of many tries are quick.
+pub(crate) fn quick(attempts: u32) -> Checked {
+    let spec = Spec::full_jitter(Duration::from_micros(10), Duration::from_millis(1));
+    spec.max_attempts(attempts).check().unwrap()
 }
 
 pub(crate) fn bank<S: Store>(store: &S) -> Commands<Account, S> {

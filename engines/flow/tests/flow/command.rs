@@ -5,21 +5,12 @@ use std::time::Duration;
 use mainstay_event_store::memory::Memory;
 use mainstay_event_store::{Abort, Expected, OutboxRow, Refusal, Row, Store, Topic, Tx, Version, ViewName};
 use mainstay_flow::command::CommandError;
-use mainstay_resilience::retry::Spec;
 
 use crate::bank::{
     Account, AccountCreated, Balances, Create, Deposit, DepositMade, Many, No, Withdraw, WithdrawalMade,
-    bank, cx, keyed, length, raw, stream,
+    bank, cx, keyed, length, quick, raw, stream,
 };
 use crate::faulty::{Fault, Faulty};
-
-/// Milliseconds at most, so that tests of many tries are quick.
-fn quick(attempts: u32) -> mainstay_resilience::retry::Checked {
-    Spec::full_jitter(Duration::from_micros(10), Duration::from_millis(1))
-        .max_attempts(attempts)
-        .check()
-        .unwrap()
-}
 
 fn rival(amount: i64) -> Fault {
     Fault::Rival(stream("account-7"), raw("DepositMade", 1, &format!("{{\"amount\":{amount}}}")))

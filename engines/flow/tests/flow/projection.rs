@@ -11,20 +11,12 @@ use mainstay_event_store::{
 use mainstay_flow::projection::{
     Consistency, Failure, Observed, Projection, ProjectionError, Projector, Reader, View,
 };
-use mainstay_resilience::retry::Spec;
 
 use crate::bank::{
     AccountEvent, Balance, Balances, BalancesInCents, Create, Deposit, DepositMade, Many, Withdraw, bank, cx,
-    raw, stream,
+    quick, raw, stream,
 };
 use crate::faulty::{Fault, Faulty};
-
-fn quick(attempts: u32) -> mainstay_resilience::retry::Checked {
-    Spec::full_jitter(Duration::from_micros(10), Duration::from_millis(1))
-        .max_attempts(attempts)
-        .check()
-        .unwrap()
-}
 
 fn projector<T: Store>(source: &Memory, target: &T) -> Projector<Balances, Memory, T> {
     Projector::new(source.clone(), target.clone(), Balances).unwrap().retry(quick(10))

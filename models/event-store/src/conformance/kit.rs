@@ -1,9 +1,10 @@
 //! What the cases are written with: names, events, whole reads, and waiting that ends.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_envelope::Context;
+use mainstay_envelope::{Context, ManualClock};
 
 use super::Harness;
 use crate::*;
@@ -18,8 +19,15 @@ pub async fn run(case: &str, body: impl Future<Output = ()>) {
     }
 }
 
+/// A context of its own: another envelope than all others.
 pub(super) fn cx() -> Context {
     Context::system()
+}
+
+/// A context whose time is the given clock's.
+pub(super) fn cx_at(clock: &ManualClock) -> Context {
+    let system = Context::system();
+    Context::new(system.envelope().clone(), Arc::new(clock.clone()), Arc::clone(system.chance()))
 }
 
 pub(super) fn stream(name: impl AsRef<str>) -> StreamName {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_envelope::{Context, ManualClock};
 use tokio::sync::Barrier;
 
 use super::Harness;
@@ -11,9 +12,11 @@ use crate::*;
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// Asks for the lease, and says when it was asked.
-async fn acquire<S: Store>(store: &S, holder: &'static str, lasts: Duration) -> (Leased, i64) {
-    commit(store, move |tx| Ok((tx.acquire_lease(&consumer("l"), holder, lasts)?, tx.at().as_millis()))).await
+/// Asks for the lease.
+async fn acquire<S: Store>(store: &S, cx: &Context, holder: &'static str, lasts: Duration) -> Leased {
+    let ended = store
+        .transact(cx, move |tx| Ok::<_, Abort<String>>(tx.acquire_lease(&consumer("l"), holder, lasts)?));
+    ended.await.unwrap().value
 }
 
 fn held(leased: &Leased) -> u64 {
@@ -44,53 +47,59 @@ pub async fn leases_fence_the_late_holder<H: Harness>(harness: &H) {
     for epoch in [0, 1] {
         assert_eq!(tx_refusal(write(&store, epoch).await), fenced(epoch, 0), "nobody ever held it");
     }
-    let (leased, at) = acquire(&store, "first", LONG).await;
+    let clock = ManualClock::default();
+    let cx = cx_at(&clock);
+    let leased = acquire(&store, &cx, "first", LONG).await;
     let Leased::Held(lease) = &leased else { panic!("{leased:?}") };
-    assert_eq!((lease.epoch, lease.holder.as_str(), lease.until.as_millis()), (1, "first", at + 3_600_000));
+    let until = cx.wall().as_millis() + 3_600_000;
+    assert_eq!((lease.epoch, lease.holder.as_str(), lease.until.as_millis()), (1, "first", until));
     assert_eq!(other.lease(&consumer("l")).await.unwrap().as_ref(), Some(lease));
     write(&store, 1).await.unwrap();
 
-    let taken = acquire(&other, "second", LONG).await.0;
+    clock.advance(LONG - Duration::from_millis(1));
+    let taken = acquire(&other, &cx, "second", LONG).await;
     assert_eq!(taken, Leased::Taken(lease.clone()), "who asks in vain is told who has it");
     assert_eq!(store.lease(&consumer("l")).await.unwrap().as_ref(), Some(lease), "asking changes nothing");
     let of_another = commit(&other, |tx| Ok(tx.acquire_lease(&consumer("L"), "second", LONG)?)).await;
     assert_eq!(held(&of_another), 1, "another lease");
 
-    // A renewal in time keeps the epoch. This one lasts no time at all, so it has run out at once.
-    let (renewed, at) = acquire(&store, "first", Duration::ZERO).await;
-    assert_eq!(held(&renewed), 1);
-    assert_eq!(other.lease(&consumer("l")).await.unwrap().unwrap().until.as_millis(), at);
+    // A renewal in time keeps the epoch, and the lease lasts from then on.
+    assert_eq!(held(&acquire(&store, &cx, "first", LONG).await), 1);
+    let renewed = other.lease(&consumer("l")).await.unwrap().unwrap();
+    assert_eq!(renewed.until.as_millis(), until - 1 + 3_600_000);
+    clock.advance(LONG);
     write(&store, 1).await.unwrap_or_else(|error| panic!("ran out, but nobody took it: {error}"));
-    assert_eq!(held(&acquire(&other, "second", LONG).await.0), 2);
+    assert_eq!(held(&acquire(&other, &cx, "second", LONG).await), 2);
     assert_eq!(tx_refusal(write(&store, 1).await), fenced(1, 2), "the late holder");
     assert_eq!(tx_refusal(write(&store, 3).await), fenced(3, 2), "a holder from the future");
+    assert!(
+        matches!(acquire(&store, &cx, "first", LONG).await, Leased::Taken(_)),
+        "it is somebody else's now"
+    );
     write(&other, 2).await.unwrap();
 
     // Given back by its holder only; the next one need not wait, also when it is the same.
     let release = async |store: &H::Store, epoch| {
-        transact(store, move |tx| Ok(tx.release_lease(&consumer("l"), epoch)?)).await.map(drop)
+        let ended = store.transact(&cx, move |tx| Ok(tx.release_lease(&consumer("l"), epoch)?));
+        ended.await.map(drop)
     };
     assert_eq!(tx_refusal(release(&store, 1).await), fenced(1, 2));
-    assert!(
-        matches!(acquire(&store, "first", LONG).await.0, Leased::Taken(_)),
-        "a refused release released it"
-    );
+    let taken = acquire(&store, &cx, "first", LONG).await;
+    assert!(matches!(taken, Leased::Taken(_)), "a refused release released it");
     release(&other, 2).await.unwrap();
-    assert_eq!(
-        held(&acquire(&other, "second", Duration::ZERO).await.0),
-        3,
-        "a new term, even of the same holder"
-    );
-    assert_eq!(held(&acquire(&other, "second", LONG).await.0), 4, "it had run out");
+    let again = acquire(&other, &cx, "second", Duration::from_millis(7)).await;
+    assert_eq!(held(&again), 3, "a new term, even of the same holder");
+    clock.advance(Duration::from_millis(7));
+    assert_eq!(held(&acquire(&other, &cx, "second", LONG).await), 4, "it had run out");
     assert_eq!(tx_refusal(write(&other, 3).await), fenced(3, 4));
 
     // Rolled back: as if it was never asked for.
-    let ended = transact(&store, |tx| {
+    let ended = store.transact(&cx, |tx| {
         tx.release_lease(&consumer("l"), 4)?;
         let leased = tx.acquire_lease(&consumer("l"), "third", LONG)?;
         assert_eq!(held(&leased), 5);
         tx.fence(&consumer("l"), 5)?;
-        Err::<(), _>(Abort::User("no".into()))
+        Err::<(), _>(Abort::User("no".to_owned()))
     });
     ended.await.unwrap_err();
     write(&other, 4).await.unwrap();
@@ -116,7 +125,7 @@ pub async fn a_lease_is_taken_by_one_of_many<H: Harness>(harness: &H) {
                 let start = Arc::clone(&start);
                 tokio::spawn(async move {
                     start.wait().await;
-                    acquire(&store, holder, LONG).await.0
+                    acquire(&store, &cx(), holder, LONG).await
                 })
             })
             .collect();

@@ -115,6 +115,7 @@ macro_rules! conformance_suite {
             streams::a_stream_reads_both_ways,
             streams::similar_names_are_different_streams,
             streams::what_is_handed_out_is_what_was_handed_in,
+            streams::wall_time_is_data_and_orders_nothing,
             streams::sealed_payloads_keep_their_key_id,
             feed::positions_are_dense,
             feed::queries_select_by_type_and_tag,

@@ -1,5 +1,9 @@
 //! Promises 6 and 12: streams, and that what is handed in comes out as it was.
 
+use std::time::Duration;
+
+use mainstay_envelope::{ManualClock, Timestamp};
+
 use super::Harness;
 use super::kit::*;
 use crate::*;
@@ -78,7 +82,7 @@ pub async fn similar_names_are_different_streams<H: Harness>(harness: &H) {
 pub async fn what_is_handed_out_is_what_was_handed_in<H: Harness>(harness: &H) {
     let store = harness.open().await;
     let other = harness.again(&store).await;
-    let (cx, name) = (cx(), stream("exact"));
+    let (cx, name) = (cx_at(&ManualClock::new(Timestamp::from_millis(-1_234_567))), stream("exact"));
     let payloads: [Vec<u8>; 7] = [
         vec![],
         vec![0],
@@ -101,10 +105,8 @@ pub async fn what_is_handed_out_is_what_was_handed_in<H: Harness>(harness: &H) {
         .collect();
     handed_in[3].id = uuid::Uuid::max();
     handed_in[4].id = uuid::Uuid::from_u128(1);
-    let begun = cx.wall();
     let done =
         store.append(&cx, Act::append(name.clone(), Expected::Empty, handed_in.clone())).await.unwrap();
-    let ended = cx.wall();
     settled(harness, &other, &done.receipt).await;
     for store in [&store, &other] {
         let (in_stream, in_feed) = (whole(store, &name).await, feed(store).await);
@@ -119,10 +121,36 @@ pub async fn what_is_handed_out_is_what_was_handed_in<H: Harness>(harness: &H) {
             assert_eq!(recorded.tags, new.tags);
             assert!(recorded.payload == new.payload, "the payload of event {i} changed");
             assert_eq!(recorded.fact().unwrap(), cx.fact());
-            assert!(recorded.at >= begun && recorded.at <= ended, "handed in at {:?}", recorded.at);
+            assert_eq!(recorded.at, cx.wall());
         }
         assert_eq!(in_feed.len(), handed_in.len());
     }
+}
+
+/// Wall time is kept as it was told, and orders nothing: a clock that jumps back inverts no stream, no feed.
+pub async fn wall_time_is_data_and_orders_nothing<H: Harness>(harness: &H) {
+    let store = harness.open().await;
+    let other = harness.again(&store).await;
+    let clock = ManualClock::default();
+    let cx = cx_at(&clock);
+    let times = [1_000, 999, -1, i64::MAX, i64::MIN, 0, 1_000];
+    for (i, &millis) in times.iter().enumerate() {
+        clock.set_wall(Timestamp::from_millis(millis));
+        let name = stream(if i % 2 == 0 { "even" } else { "odd" });
+        let batch = events(&cx, 1);
+        let ended = store.transact(&cx, move |tx| {
+            tx.outbox(&message(&i.to_string()))?;
+            assert_eq!(tx.at().as_millis(), millis);
+            Ok::<_, Abort<String>>(tx.append(&name, Expected::Any, &batch)?)
+        });
+        let done = ended.await.unwrap();
+        settled(harness, &other, &done.receipt).await;
+        clock.advance(Duration::from_millis(5));
+    }
+    assert_whole(&[&store, &other], times.len()).await;
+    assert_eq!(feed(&other).await.iter().map(|event| event.at.as_millis()).collect::<Vec<_>>(), times);
+    let outbox = other.outbox_after(0, 10).await.unwrap();
+    assert_eq!(outbox.iter().map(|row| row.at.as_millis()).collect::<Vec<_>>(), times);
 }
 
 /// Promise 12: sealed bytes come out as they went in, with the id of their key; plain ones have none.

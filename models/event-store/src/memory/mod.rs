@@ -24,7 +24,7 @@ use mainstay_envelope::Context;
 use tokio::sync::watch;
 
 use crate::act::Act;
-use crate::event::{Version, limits};
+use crate::event::limits;
 use crate::lease::Lease;
 use crate::message::OutboxRecord;
 use crate::names::{ConsumerName, StreamName, ViewName};
@@ -32,6 +32,7 @@ use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal
 use crate::position::{Head, Position, Receipt, StoreId};
 use crate::query::Query;
 use crate::store::{Direction, Located, Page, Store, StreamPage};
+use crate::version::Version;
 use crate::view::{Rows, Scan};
 use state::{Author, State};
 pub use tx::Transaction;

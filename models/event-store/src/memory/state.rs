@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::views::Views;
 use crate::act::Act;
 use crate::chain;
-use crate::event::{Expected, NewEvent, Recorded, Version};
+use crate::event::{NewEvent, Recorded};
 use crate::inbox::Window;
 use crate::lease::Lease;
 use crate::message::{Mark, OutboxRecord, OutboxRow};
@@ -22,6 +22,7 @@ use crate::position::{Head, Position, StoreId};
 use crate::query::{Condition, Query};
 use crate::repeat::{self, Verdict};
 use crate::store::{Direction, Page};
+use crate::version::{Expected, Version};
 
 /// Who hands something in, and when: what is recorded beside it.
 pub(super) struct Author {

@@ -7,7 +7,7 @@ use mainstay_envelope::{MessageIdentity, Timestamp};
 
 use super::state::{Author, State};
 use crate::act::check_events;
-use crate::event::{Expected, NewEvent, Recorded, Version, limits};
+use crate::event::{NewEvent, Recorded, limits};
 use crate::lease::{Lease, Leased};
 use crate::message::{Mark, OutboxRow};
 use crate::names::{ConsumerName, StreamName, ViewName};
@@ -16,6 +16,7 @@ use crate::position::Position;
 use crate::query::Condition;
 use crate::repeat::Verdict;
 use crate::store::{Direction, Tx};
+use crate::version::{Expected, Version};
 use crate::view::{Row, Rows, Scan};
 
 /// A transaction of [`super::Memory`].

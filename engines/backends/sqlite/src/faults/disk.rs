@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::locks::{FileLock, Shm};
 use super::model::{self, Dice, Directory, File};
-use super::{Call, Calls, FailedSync, Fault, Struck, vfs};
+use super::{Call, Calls, FailedSync, Fault, Struck};
 
 /// A disk's size unless [`Disk::set_capacity`] says otherwise, in bytes: nothing here grows without bound.
 const CAPACITY_BYTES: u64 = 1 << 30;
@@ -64,7 +64,7 @@ pub(super) enum Turn {
 }
 
 impl State {
-    fn new(seed: u64) -> State {
+    pub(super) fn new(seed: u64) -> State {
         State {
             directory: Directory::default(),
             nodes: HashMap::new(),
@@ -160,16 +160,7 @@ impl Drop for Inner {
 }
 
 impl Disk {
-    /// An empty disk. The seed decides what chance decides on the running disk (how short a short write is);
-    /// what a cut leaves is decided by the cut's own seed.
-    ///
-    /// The first call registers the VFS. Should SQLite refuse that, every open says "no such vfs".
-    pub fn new(seed: u64) -> Disk {
-        vfs::register();
-        Disk::with(State::new(seed))
-    }
-
-    fn with(state: State) -> Disk {
+    pub(super) fn with(state: State) -> Disk {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::new(Inner { id, state: Mutex::new(state) });

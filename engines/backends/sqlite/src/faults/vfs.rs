@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs};
 
+use super::disk::{Disk, State};
 use super::handle::{self, Handle};
 use super::model::{Dice, SECTOR};
 
@@ -56,6 +57,17 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xFetch: None,
     xUnfetch: None,
 };
+
+impl Disk {
+    /// An empty disk. The seed decides what chance decides on the running disk (how short a short write is);
+    /// what a cut leaves is decided by the cut's own seed.
+    ///
+    /// The first call registers the VFS. Should SQLite refuse that, every open says "no such vfs".
+    pub fn new(seed: u64) -> Disk {
+        register();
+        Disk::with(State::new(seed))
+    }
+}
 
 /// Registers the file layer with SQLite, once for the process. It stays registered: SQLite keeps the address.
 pub(super) fn register() {

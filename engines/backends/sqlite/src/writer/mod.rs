@@ -10,8 +10,10 @@
 //! the group's transaction, the others are done again and only the culprit is refused. Nothing is answered,
 //! not even a refusal, before the commit is on disk, since it may rest on what others of the group wrote.
 
+mod act;
 mod guard;
 mod transaction;
+mod tx;
 mod work;
 
 use std::sync::Arc;
@@ -23,7 +25,6 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use guard::Guard;
 pub use transaction::Transaction;
-pub(crate) use transaction::{checkpoint, lease};
 pub(crate) use work::{Append, End, Transact, Work};
 
 use crate::error::{Kind, kind, refusal};

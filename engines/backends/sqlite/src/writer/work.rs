@@ -7,7 +7,8 @@ use mainstay_event_store::{
 };
 use tokio::sync::oneshot;
 
-use super::transaction::{Acted, Transaction};
+use super::act::Acted;
+use super::transaction::Transaction;
 use crate::ffi;
 use crate::health::Board;
 use crate::prepare::{Origin, Prepared};

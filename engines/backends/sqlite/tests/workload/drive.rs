@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mainstay_envelope::Context;
-use mainstay_event_store::{Direction, Query, ReadError, Store, StreamName, Verifier, Version};
+use mainstay_event_store::{Direction, Query, ReadError, Store, StreamName, Subscribe, Verifier, Version};
 use mainstay_sqlite::Sqlite;
 
 use super::acts::{Outcome, Plan};

@@ -1,0 +1,150 @@
+//! The contract's [`Tx`] on a transaction of the writer: each method one or a few statements.
+
+use std::time::Duration;
+
+use mainstay_envelope::{MessageIdentity, Timestamp};
+use mainstay_event_store::{
+    Condition, ConsumerName, Expected, Lease, Leased, Mark, NewEvent, OutboxRow, Position, Recorded, Refusal,
+    Row, Rows, Scan, StreamName, Tx, Version, ViewName, limits,
+};
+
+use super::transaction::Transaction;
+use crate::rows::{checkpoint, lease, record_lease};
+use crate::select::{self, Budget};
+use crate::{marks, views};
+
+impl Tx for Transaction {
+    fn append(
+        &self,
+        stream: &StreamName,
+        expected: Expected,
+        events: &[NewEvent],
+    ) -> Result<Version, Refusal> {
+        self.noted(self.append_inside(stream, expected, events))
+    }
+
+    fn require(&self, condition: &Condition) -> Result<(), Refusal> {
+        let check = || match condition.query.check().and_then(|()| self.violation(condition))? {
+            Some(position) => Err(Refusal::ConditionFailed { index: 0, found: Some(position) }),
+            None => Ok(()),
+        };
+        self.noted(check())
+    }
+
+    fn version(&self, stream: &StreamName) -> Result<Version, Refusal> {
+        self.noted(self.version_of(stream))
+    }
+
+    fn read_stream(&self, stream: &StreamName, from: Version, max: usize) -> Result<Vec<Recorded>, Refusal> {
+        let max = limits::page(max);
+        self.ask(|conn| {
+            let Some(found) = self.stream(stream)? else { return Ok(Vec::new()) };
+            let mut names = self.names.borrow_mut();
+            // The closure's own time limit is the one that counts.
+            let budget = Budget::new(Duration::from_secs(60));
+            select::stream_events(conn, &mut names, found.id, from, false, max, budget)
+        })
+    }
+
+    fn at(&self) -> Timestamp {
+        self.origin.borrow().at
+    }
+
+    fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal> {
+        self.noted(row.check())?;
+        let headers = self.noted(
+            serde_json::to_string(&row.headers)
+                .map_err(|error| Refusal::Invalid { what: "outbox row", why: error.to_string() }),
+        )?;
+        let mut tail = self.tail.get();
+        tail.outbox += 1;
+        let origin = self.origin.borrow();
+        self.ask(|conn| {
+            conn.prepare_cached(
+                "insert into main.mainstay_outbox(seq, at, envelope, topic, key, headers, payload)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                tail.outbox as i64,
+                origin.at.as_millis(),
+                &*origin.envelope,
+                row.topic.as_str(),
+                row.key.as_str(),
+                headers,
+                row.payload.as_slice(),
+            ))
+        })?;
+        self.tail.set(tail);
+        Ok(())
+    }
+
+    fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal> {
+        self.noted(marks::mark(self.conn(), consumer, message, |error| self.engine(error)))
+    }
+
+    fn checkpoint(&self, consumer: &ConsumerName) -> Result<Option<Position>, Refusal> {
+        self.ask(|conn| checkpoint(conn, consumer))
+    }
+
+    fn move_checkpoint(&self, consumer: &ConsumerName, from: Position, to: Position) -> Result<(), Refusal> {
+        let actual = self.checkpoint(consumer)?.unwrap_or(Position::START);
+        if actual != from {
+            return self.noted(Err(Refusal::CheckpointMoved {
+                consumer: consumer.clone(),
+                expected: from,
+                actual,
+            }));
+        }
+        self.ask(|conn| {
+            conn.prepare_cached(
+                "insert into main.mainstay_checkpoints(consumer, position) values (?1, ?2)
+                 on conflict(consumer) do update set position = excluded.position",
+            )?
+            .execute((consumer.as_str(), to.0 as i64))
+        })
+        .map(drop)
+    }
+
+    fn view_get(&self, view: &ViewName, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        self.ask(|conn| views::get(conn, view, key))
+    }
+
+    fn view_put(&self, view: &ViewName, row: &Row) -> Result<(), Refusal> {
+        self.noted(row.check())?;
+        self.ask(|conn| views::put(conn, view, row))
+    }
+
+    fn view_delete(&self, view: &ViewName, key: &str) -> Result<bool, Refusal> {
+        self.ask(|conn| views::delete(conn, view, key))
+    }
+
+    fn view_scan(&self, scan: &Scan) -> Result<Rows, Refusal> {
+        self.noted(scan.check())?;
+        self.ask(|conn| views::scan(conn, scan))
+    }
+
+    fn view_clear(&self, view: &ViewName, max: usize) -> Result<bool, Refusal> {
+        let max = limits::page(max);
+        self.ask(|conn| views::clear(conn, view, max))
+    }
+
+    fn acquire_lease(&self, name: &ConsumerName, holder: &str, lasts: Duration) -> Result<Leased, Refusal> {
+        let known = self.ask(|conn| lease(conn, name))?;
+        let leased = self.noted(Lease::acquire(known.as_ref(), holder, self.at(), lasts))?;
+        if let Leased::Held(held) = &leased {
+            self.ask(|conn| record_lease(conn, name, held))?;
+        }
+        Ok(leased)
+    }
+
+    fn release_lease(&self, name: &ConsumerName, epoch: u64) -> Result<(), Refusal> {
+        let known = self.ask(|conn| lease(conn, name))?;
+        let released = self.noted(Lease::release(name, known.as_ref(), epoch, self.at()))?;
+        self.ask(|conn| record_lease(conn, name, &released))
+    }
+
+    fn fence(&self, name: &ConsumerName, epoch: u64) -> Result<(), Refusal> {
+        let known = self.ask(|conn| lease(conn, name))?;
+        self.noted(Lease::fence(name, known.as_ref(), epoch).map(drop))
+    }
+}

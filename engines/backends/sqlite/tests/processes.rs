@@ -1,0 +1,288 @@
+//! Several processes on one file: conditions, expected versions, subscriptions, and a reader that is stopped.
+//!
+//! The other process is this test program again, started with `--exact other_process` and a role in its
+//! environment. The two talk in lines over its standard input and output: `go N` starts something, an answer that
+//! begins with `> ` ends it. Nobody sleeps: whoever waits, waits for a line or for a condition with a deadline.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers are part of the tests")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mainstay_envelope::Context;
+use mainstay_event_store::{
+    Act, AppendError, Condition, EventType, Expected, Head, NewEvent, Payload, Position, Query, Refusal,
+    Retry, Store, StreamName, Tag, Verifier, Version, limits,
+};
+use mainstay_sqlite::{Options, Sqlite, rusqlite};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Whatever takes longer is a stall.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The racers of one round, in both processes together.
+const RACERS: usize = 50;
+
+const ROUNDS: u64 = 100;
+
+// ---- the other process ----
+
+/// A process that takes orders.
+struct Other {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Other {
+    fn start(role: &str, file: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "other_process", "--nocapture", "--test-threads=1"])
+            .env("MAINSTAY_ROLE", role)
+            .env("MAINSTAY_FILE", file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut other = Self { child, orders, answers };
+        assert_eq!(other.answer(), "ready");
+        other
+    }
+
+    fn order(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+        self.orders.flush().unwrap();
+    }
+
+    /// The next answer; what the test harness prints in between is none.
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.answers.read_line(&mut line).unwrap() > 0, "the other process ended");
+            if let Some(answer) = line.trim_end().strip_prefix("> ") {
+                return answer.to_owned();
+            }
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Tells it to end, and sees it end well.
+    fn end(mut self) {
+        self.order("end");
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // After a failed assertion; otherwise it has ended already, and both calls change nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn say(answer: &str) {
+    // On a line of its own, whatever the harness has begun to print.
+    print!("\n> {answer}\n");
+    std::io::stdout().flush().unwrap();
+}
+
+/// The orders, one after another, until `end` or until whoever gives them is gone.
+fn orders() -> impl Iterator<Item = String> {
+    std::io::stdin().lines().map(Result::unwrap).take_while(|order| order != "end")
+}
+
+/// No test, but what the tests below start as their other process.
+#[test]
+fn other_process() {
+    let Ok(role) = std::env::var("MAINSTAY_ROLE") else { return };
+    let file = std::env::var_os("MAINSTAY_FILE").unwrap();
+    let file = Path::new(&file);
+    match role.as_str() {
+        "race" => runtime().block_on(race_on_orders(file)),
+        "read" => read_for_ever(file),
+        "follow" => runtime().block_on(follow_on_orders(file)),
+        _ => panic!("no role {role}"),
+    }
+}
+
+// ---- kit ----
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn store(file: &Path) -> Sqlite {
+    Sqlite::open(Options::new(file).busy_limit(Duration::from_secs(30))).unwrap()
+}
+
+fn stream(name: impl AsRef<str>) -> StreamName {
+    StreamName::new(name).unwrap()
+}
+
+fn event(cx: &Context) -> NewEvent {
+    NewEvent::new(cx.new_id(), EventType::new("Happened").unwrap(), Payload::plain(*b"{}"))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what} never came true");
+        std::thread::yield_now();
+    }
+}
+
+// ---- races ----
+
+/// What the racers of one round want.
+#[derive(Clone, Copy)]
+enum Race {
+    /// The same next version of one stream.
+    Version,
+    /// To write one tag of two, each unless the other's is there.
+    Skew,
+    /// To be the only event with a tag.
+    Tag,
+}
+
+impl Race {
+    const ALL: [Race; 3] = [Race::Version, Race::Skew, Race::Tag];
+
+    fn named(name: &str) -> Self {
+        match name {
+            "version" => Race::Version,
+            "skew" => Race::Skew,
+            "tag" => Race::Tag,
+            _ => panic!("no race {name}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Race::Version => "version",
+            Race::Skew => "skew",
+            Race::Tag => "tag",
+        }
+    }
+
+    /// The act of one side, decided from what it has read.
+    fn act(self, cx: &Context, round: u64, side: u64, read: Head) -> Act {
+        let tag = |side: u64| Tag::new(format!("{}:{round}:{side}", self.name())).unwrap();
+        let unless = |tag| Condition { query: Query::tags([tag]), after: read.position };
+        let own = stream(format!("{}-{side}-{}", self.name(), cx.new_id()));
+        match self {
+            Race::Version => Act::append(stream("raced"), Expected::Exactly(Version(round)), vec![event(cx)]),
+            Race::Skew => Act::append(own, Expected::Any, vec![event(cx).tagged(tag(side))])
+                .unless(unless(tag(1 - side))),
+            Race::Tag => {
+                Act::append(own, Expected::Any, vec![event(cx).tagged(tag(0))]).unless(unless(tag(0)))
+            }
+        }
+    }
+}
+
+/// Starts so many racers at once; how many were acknowledged. Everybody else must have been told to read again.
+async fn race(store: &Sqlite, cx: &Context, acts: Vec<Act>) -> usize {
+    let mut racers = tokio::task::JoinSet::new();
+    for act in acts {
+        let (store, cx) = (store.clone(), cx.clone());
+        racers.spawn(async move { store.append(&cx, act).await });
+    }
+    let mut won = 0;
+    while let Some(ended) = racers.join_next().await {
+        match ended.unwrap() {
+            Ok(_) => won += 1,
+            Err(AppendError::Refused(refusal)) => {
+                assert_eq!(refusal.retry(), Retry::AfterReading, "{refusal}")
+            }
+            Err(unknown) => panic!("{unknown}"),
+        }
+    }
+    won
+}
+
+/// `read RACE ROUND RACERS`: decide; `go`: append what was decided.
+async fn race_on_orders(file: &Path) {
+    let (store, cx, mut acts) = (store(file), Context::system(), Vec::new());
+    say("ready");
+    for order in orders() {
+        let words: Vec<&str> = order.split(' ').collect();
+        match words.as_slice() {
+            ["read", kind, round, racers] => {
+                let read = store.head().await.unwrap();
+                let decide = |_| Race::named(kind).act(&cx, round.parse().unwrap(), 1, read);
+                acts = (0..racers.parse::<usize>().unwrap()).map(decide).collect();
+                say("read");
+            }
+            ["go"] => say(&race(&store, &cx, std::mem::take(&mut acts)).await.to_string()),
+            _ => panic!("no order {order}"),
+        }
+    }
+    store.close();
+}
+
+/// Rounds of two processes that have both read before either appends; how often each side won.
+fn rounds(kind: Race, rounds: u64, racers: usize) -> [usize; 2] {
+    let (folder, runtime) = (folder(), runtime());
+    let file = folder.path().join("store.db");
+    let (store, cx) = (store(&file), Context::system());
+    let mut other = Other::start("race", &file);
+    let mut won = [0, 0];
+    for round in 0..rounds {
+        other.order(&format!("read {} {round} {racers}", kind.name()));
+        let read = runtime.block_on(store.head()).unwrap();
+        let acts = (0..racers).map(|_| kind.act(&cx, round, 0, read)).collect();
+        // The barrier: both have decided, neither has appended.
+        assert_eq!(other.answer(), "read");
+        other.order("go");
+        let here = runtime.block_on(race(&store, &cx, acts));
+        let there: usize = other.answer().parse().unwrap();
+        match kind {
+            // Those of one side do not exclude each other, but the sides do.
+            Race::Skew => {
+                assert!((here == racers && there == 0) || (here == 0 && there == racers), "{here}, {there}")
+            }
+            _ => assert_eq!(here + there, 1, "round {round} of {}", kind.name()),
+        }
+        won[0] += usize::from(here > 0);
+        won[1] += usize::from(there > 0);
+    }
+    other.end();
+    // Nothing is in the feed but what won.
+    let events = runtime.block_on(store.head()).unwrap().position.0;
+    let each = if matches!(kind, Race::Skew) { racers as u64 } else { 1 };
+    assert_eq!(events, rounds * each);
+    store.close();
+    won
+}
+
+#[test]
+fn two_processes_never_both_pass_conditions_that_exclude_each_other() {
+    for kind in [Race::Skew, Race::Tag] {
+        let won = rounds(kind, 200, 1);
+        eprintln!("{}: won {won:?}", kind.name());
+        // A race that always ends the same way is none.
+        assert!(won.iter().all(|won| *won > 0), "{}: {won:?}", kind.name());
+    }
+}
+
+#[test]
+fn of_50_racers_in_two_processes_exactly_one_wins() {
+    for kind in Race::ALL {
+        let won = rounds(kind, ROUNDS, RACERS / 2);
+        eprintln!("{}: won {won:?}", kind.name());
+        assert!(won.iter().all(|won| *won > 0), "{}: {won:?}", kind.name());
+    }
+}
