@@ -60,6 +60,7 @@ const FAST: &[Step] = &[
 const FULL: &[Step] = &[
     step("outside", "cargo xtask outside"),
     step("crash", "cargo xtask crash store --kills 300 --seed 1"),
+    step("power cuts", "cargo xtask powercut --cuts 500 --seed 1"),
     step("mutations", "cargo xtask mutate"),
 ];
 

@@ -1,8 +1,8 @@
 //! Events: as handed in ([`NewEvent`]) and as recorded ([`Recorded`]).
 
 use std::fmt;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use mainstay_envelope::{Fact, Timestamp};
 use uuid::Uuid;
 
@@ -15,20 +15,20 @@ use crate::version::Version;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
     /// The bytes as stored; sealed when `key` is given.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
     /// The key that opens them; `None` for plain bytes.
     pub key: Option<KeyId>,
 }
 
 impl Payload {
     /// Plain bytes.
-    pub fn plain(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { bytes: bytes.into(), key: None }
+    pub fn plain(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: Bytes::from(bytes.into()), key: None }
     }
 
     /// Bytes sealed by the caller with `key`. The store never sees the key itself.
-    pub fn encrypted(key: KeyId, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { bytes: bytes.into(), key: Some(key) }
+    pub fn encrypted(key: KeyId, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: Bytes::from(bytes.into()), key: Some(key) }
     }
 }
 
@@ -120,6 +120,9 @@ pub mod limits {
 }
 
 /// An event as the store holds it.
+///
+/// The bytes of events that were read together may share one buffer: an event that is kept for long keeps
+/// its page, at most a thousand events. Copy the bytes of what you keep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
     /// Its place in the feed: dense, from 1.
@@ -139,7 +142,7 @@ pub struct Recorded {
     /// As given by the caller.
     pub tags: Vec<Tag>,
     /// The stored form of the fact's envelope; see [`Recorded::fact`].
-    pub envelope: Arc<[u8]>,
+    pub envelope: Bytes,
     /// As given by the caller.
     pub payload: Payload,
     /// The chain's hash at this position.

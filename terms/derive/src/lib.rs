@@ -3,7 +3,7 @@
 //! A room of its own because a proc-macro crate can hold nothing else. It depends on no crate of the
 //! workspace: what it generates names its traits by path, and its behaviour is tested where the trait lives.
 //!
-//! ```ignore
+//! ```text
 //! #[derive(Clone, Debug, PartialEq, Event)]
 //! enum AccountEvent {
 //!     AccountCreated { #[event(tag)] owner: String },

@@ -1,7 +1,6 @@
 //! What is worked out before the writer's turn: hashes, keys, stored bytes. The writer only binds and steps.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use mainstay_envelope::{Context, Timestamp};
 use mainstay_event_store::{
     Act, Condition, EventType, Expected, Hash, NewEvent, Refusal, StreamName, Tag, chain,
@@ -11,7 +10,7 @@ use mainstay_event_store::{
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) at: Timestamp,
-    pub(crate) envelope: Arc<[u8]>,
+    pub(crate) envelope: Bytes,
 }
 
 impl Origin {

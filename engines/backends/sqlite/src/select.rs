@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use mainstay_envelope::Timestamp;
 use mainstay_event_store::{
     EventType, Hash, KeyId, Payload, Position, Query, Recorded, StreamName, Tag, Version,
@@ -19,15 +20,16 @@ macro_rules! columns {
     };
 }
 
-/// Names met by one connection, so that reading a feed makes no name twice. Bounded: emptied when full.
+/// Names met by one connection, so that reading a feed makes few of them twice. Bounded: emptied when full.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     streams: HashMap<i64, StreamName>,
-    types: HashMap<String, EventType>,
-    tags: HashMap<String, Vec<Tag>>,
+    /// The last type and envelope met: in a feed the next event often has the same.
+    event_type: Option<EventType>,
+    envelope: Bytes,
 }
 
-const NAMES_MAX: usize = 20_000;
+const STREAMS_MAX: usize = 50_000;
 
 fn damaged(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
@@ -50,7 +52,7 @@ impl Names {
             .prepare_cached("select name from main.mainstay_streams where id = ?1")?
             .query_row([id], |row| row.get(0))?;
         let name = StreamName::new(name).map_err(|_| damaged("stream"))?;
-        if self.streams.len() >= NAMES_MAX {
+        if self.streams.len() >= STREAMS_MAX {
             self.streams.clear();
         }
         self.streams.insert(id, name.clone());
@@ -58,33 +60,21 @@ impl Names {
     }
 
     fn event_type(&mut self, text: &str) -> rusqlite::Result<EventType> {
-        if let Some(name) = self.types.get(text) {
+        if let Some(name) = self.event_type.as_ref().filter(|name| name.as_str() == text) {
             return Ok(name.clone());
         }
         let name = EventType::new(text).map_err(|_| damaged("type"))?;
-        if self.types.len() >= NAMES_MAX {
-            self.types.clear();
-        }
-        self.types.insert(text.to_owned(), name.clone());
-        Ok(name)
+        Ok(self.event_type.insert(name).clone())
     }
 
-    fn tags(&mut self, text: &str) -> rusqlite::Result<Vec<Tag>> {
-        if text.is_empty() {
-            return Ok(Vec::new());
+    fn envelope(&mut self, bytes: &[u8]) -> Bytes {
+        if self.envelope != bytes {
+            self.envelope = Bytes::copy_from_slice(bytes);
         }
-        if let Some(tags) = self.tags.get(text) {
-            return Ok(tags.clone());
-        }
-        let tags = split_tags(text)?;
-        if self.tags.len() >= NAMES_MAX {
-            self.tags.clear();
-        }
-        self.tags.insert(text.to_owned(), tags.clone());
-        Ok(tags)
+        self.envelope.clone()
     }
 
-    /// Reads an event from a row of [`columns`].
+    /// Reads an event from a row of [`columns`], all but its payload.
     fn event(&mut self, conn: &Connection, row: &Row<'_>) -> rusqlite::Result<Recorded> {
         let blob = |column: usize| -> rusqlite::Result<&[u8]> {
             row.get_ref(column)?.as_blob().map_err(|_| damaged("bytes"))
@@ -104,15 +94,57 @@ impl Names {
             event_type: self.event_type(text(4)?)?,
             schema: row.get(5)?,
             at: Timestamp::from_millis(row.get(6)?),
-            tags: self.tags(text(7)?)?,
-            envelope: blob(8)?.into(),
-            payload: Payload { bytes: blob(10)?.into(), key },
+            tags: split_tags(text(7)?)?,
+            envelope: self.envelope(blob(8)?),
+            payload: Payload { bytes: Bytes::new(), key },
             hash: Hash(blob(11)?.try_into().map_err(|_| damaged("hash"))?),
         })
     }
 }
 
+/// Events being read. Their payloads go into one buffer, of which each event has a slice in the end: an
+/// allocation a page instead of one an event.
+#[derive(Debug, Default)]
+struct Collected {
+    events: Vec<Recorded>,
+    payloads: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Collected {
+    /// Reads an event from a row of [`columns`], if it is wanted; its position.
+    fn push(
+        &mut self,
+        conn: &Connection,
+        names: &mut Names,
+        row: &Row<'_>,
+        wanted: impl FnOnce(&Recorded) -> bool,
+    ) -> rusqlite::Result<Position> {
+        let event = names.event(conn, row)?;
+        let position = event.position;
+        if wanted(&event) {
+            self.payloads.extend_from_slice(row.get_ref(10)?.as_blob().map_err(|_| damaged("payload"))?);
+            self.ends.push(self.payloads.len());
+            self.events.push(event);
+        }
+        Ok(position)
+    }
+
+    fn finish(mut self) -> Vec<Recorded> {
+        let payloads = Bytes::from(self.payloads);
+        let mut start = 0;
+        for (event, end) in self.events.iter_mut().zip(self.ends) {
+            event.payload.bytes = payloads.slice(start..end);
+            start = end;
+        }
+        self.events
+    }
+}
+
 fn split_tags(text: &str) -> rusqlite::Result<Vec<Tag>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     text.split('\n').map(|tag| Tag::new(tag).map_err(|_| damaged("tag"))).collect()
 }
 
@@ -173,8 +205,13 @@ fn hash_at(row: &Row<'_>) -> rusqlite::Result<(Position, Hash)> {
 /// The event with this id.
 pub(crate) fn by_id(conn: &Connection, names: &mut Names, id: &Uuid) -> rusqlite::Result<Option<Recorded>> {
     conn.prepare_cached(concat!("select ", columns!(), " from main.mainstay_events where id = ?1"))?
-        .query_row([id.as_bytes().as_slice()], |row| names.event(conn, row))
+        .query_row([id.as_bytes().as_slice()], |row| {
+            let mut found = Collected::default();
+            found.push(conn, names, row, |_| true)?;
+            Ok(found.finish().pop())
+        })
         .optional()
+        .map(Option::flatten)
 }
 
 /// Is this id taken?
@@ -210,14 +247,14 @@ pub(crate) fn stream_events(
     })?;
     let from = i64::try_from(from.0).unwrap_or(i64::MAX);
     let mut rows = statement.query((stream, from, max as i64))?;
-    let mut events = Vec::new();
+    let mut found = Collected::default();
     while let Some(row) = rows.next()? {
-        events.push(names.event(conn, row)?);
-        if budget.spent(events.len()) {
+        found.push(conn, names, row, |_| true)?;
+        if budget.spent(found.events.len()) {
             break;
         }
     }
-    Ok(events)
+    Ok(found.finish())
 }
 
 /// Events that match a query after a position, and up to where was looked. `head` is the feed's end in the
@@ -243,19 +280,18 @@ pub(crate) fn feed(
         " from main.mainstay_events where position > ?1 order by position limit ?2"
     ))?;
     let mut rows = statement.query((after.0 as i64, max as i64))?;
-    let mut events = Vec::with_capacity(max.min((head.0 - after.0) as usize));
+    let mut found = Collected::default();
+    found.events.reserve(max.min((head.0 - after.0) as usize));
     let mut next = after;
     while let Some(row) = rows.next()? {
-        let event = names.event(conn, row)?;
-        next = event.position;
-        events.push(event);
-        if budget.spent(events.len()) {
-            return Ok((events, next));
+        next = found.push(conn, names, row, |_| true)?;
+        if budget.spent(found.events.len()) {
+            return Ok((found.finish(), next));
         }
     }
     // Positions are dense, so running out of rows before `max` means the end was reached.
-    let next = if events.len() < max { head } else { next };
-    Ok((events, next))
+    let next = if found.events.len() < max { head } else { next };
+    Ok((found.finish(), next))
 }
 
 /// The keys that together lead to every event the query may match: for each item its first tag, or all its types.
@@ -304,29 +340,38 @@ fn by_keys(
     budget: Budget,
 ) -> rusqlite::Result<(Vec<Recorded>, Position)> {
     let positions = candidates(conn, &leading_keys(query), after, max)?;
+    let (Some(first), Some(last)) = (positions.first(), positions.last()) else {
+        return Ok((Vec::new(), head));
+    };
+    let mut found = Collected::default();
+    // Where most events match, one walk is cheaper than a look-up each; in between nothing matches anyway.
+    let dense = last - first < 3 * positions.len() as i64;
     let mut statement = conn.prepare_cached(concat!(
         "select ",
         columns!(),
-        " from main.mainstay_events where position = ?1"
+        " from main.mainstay_events where position between ?1 and ?2 order by position"
     ))?;
-    let mut events = Vec::new();
-    for (looked_at, position) in positions.iter().enumerate() {
-        let event = statement
-            .query_row([position], |row| names.event(conn, row))
-            .optional()?
-            .ok_or_else(|| damaged("index entry"))?;
-        if query.selects(&event) {
-            events.push(event);
+    let walks = if dense { std::slice::from_ref(first) } else { positions.as_slice() };
+    let mut looked_at = 0;
+    for from in walks {
+        let mut rows = statement.query((from, if dense { last } else { from }))?;
+        let before = looked_at;
+        while let Some(row) = rows.next()? {
+            let position = found.push(conn, names, row, |event| query.selects(event))?;
+            looked_at += 1;
+            if budget.spent(looked_at) {
+                return Ok((found.finish(), position));
+            }
         }
-        if budget.spent(looked_at + 1) {
-            return Ok((events, Position(*position as u64)));
+        if looked_at == before {
+            return Err(damaged("index entry"));
         }
     }
     let next = match positions.last() {
         Some(last) if positions.len() == max => Position(*last as u64),
         _ => head,
     };
-    Ok((events, next))
+    Ok((found.finish(), next))
 }
 
 /// The first event that matches after a position, under the write lock.
@@ -348,7 +393,7 @@ pub(crate) fn first_match(
             let matches = statement.query_row([position], |row| {
                 let event_type = row.get_ref(0)?.as_str().ok().and_then(|text| EventType::new(text).ok());
                 let tags = row.get_ref(1)?.as_str().map_err(|_| damaged("tags"))?;
-                let tags = if tags.is_empty() { Vec::new() } else { split_tags(tags)? };
+                let tags = split_tags(tags)?;
                 Ok(query.matches(&event_type.ok_or_else(|| damaged("type"))?, &tags))
             })?;
             if matches {

@@ -280,13 +280,19 @@ impl Store for Sqlite {
 
     async fn view_get(&self, view: &ViewName, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let (view, key) = (view.clone(), key.to_owned());
-        self.inner.readers.read(move |conn, _, _| Ok(Ok(views::get(conn, &view, &key)?))).await
+        self.inner
+            .readers
+            .read(move |conn, _, _| Ok(Ok(views::get(conn, &mut Default::default(), &view, &key)?)))
+            .await
     }
 
     async fn view_scan(&self, scan: &Scan) -> Result<Rows, ReadError> {
         scan.check()?;
         let scan = scan.clone();
-        self.inner.readers.read(move |conn, _, _| Ok(Ok(views::scan(conn, &scan)?))).await
+        self.inner
+            .readers
+            .read(move |conn, _, _| Ok(Ok(views::scan(conn, &mut Default::default(), &scan)?)))
+            .await
     }
 
     async fn checkpoint(&self, consumer: &ConsumerName) -> Result<Option<Position>, ReadError> {

@@ -1,24 +1,72 @@
 //! The portable view's rows and indices.
 
+use std::collections::HashMap;
+
 use mainstay_event_store::{Cursor, IndexValue, Row, Rows, Scan, ScanBy, ViewName, limits, prefix_end};
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
 
-fn view_id(conn: &Connection, view: &ViewName) -> rusqlite::Result<Option<i64>> {
-    conn.prepare_cached("select id from main.mainstay_views where name = ?1")?
-        .query_row([view.as_str()], |row| row.get(0))
-        .optional()
+/// What is known of a view.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    id: i64,
+    /// Has any of its rows an index entry? If not, a row is replaced without looking for its old entries.
+    indexed: bool,
 }
 
-fn make_view(conn: &Connection, view: &ViewName) -> rusqlite::Result<i64> {
-    if let Some(id) = view_id(conn, view)? {
-        return Ok(id);
+/// Views met by one connection, as long as nobody else can have changed them.
+#[derive(Debug, Default)]
+pub(crate) struct Known(HashMap<ViewName, View>);
+
+const KNOWN_MAX: usize = 1_000;
+
+impl Known {
+    /// Forgets everything: another process has written, or something was rolled back.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
     }
-    conn.prepare_cached("insert into main.mainstay_views(name) values (?1)")?.execute([view.as_str()])?;
-    Ok(conn.last_insert_rowid())
+
+    fn find(&mut self, conn: &Connection, view: &ViewName) -> rusqlite::Result<Option<View>> {
+        if let Some(view) = self.0.get(view) {
+            return Ok(Some(*view));
+        }
+        let found = conn
+            .prepare_cached(
+                "select id, exists(select 1 from main.mainstay_view_index entry where entry.view = id)
+                 from main.mainstay_views where name = ?1",
+            )?
+            .query_row([view.as_str()], |row| Ok(View { id: row.get(0)?, indexed: row.get(1)? }))
+            .optional()?;
+        if let Some(found) = found {
+            self.keep(view, found);
+        }
+        Ok(found)
+    }
+
+    fn keep(&mut self, name: &ViewName, view: View) {
+        if self.0.len() >= KNOWN_MAX {
+            self.0.clear();
+        }
+        self.0.insert(name.clone(), view);
+    }
+
+    fn make(&mut self, conn: &Connection, name: &ViewName) -> rusqlite::Result<View> {
+        if let Some(view) = self.find(conn, name)? {
+            return Ok(view);
+        }
+        conn.prepare_cached("insert into main.mainstay_views(name) values (?1)")?.execute([name.as_str()])?;
+        let view = View { id: conn.last_insert_rowid(), indexed: false };
+        self.keep(name, view);
+        Ok(view)
+    }
 }
 
-pub(crate) fn get(conn: &Connection, view: &ViewName, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
-    let Some(view) = view_id(conn, view)? else { return Ok(None) };
+pub(crate) fn get(
+    conn: &Connection,
+    known: &mut Known,
+    view: &ViewName,
+    key: &str,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let Some(View { id: view, .. }) = known.find(conn, view)? else { return Ok(None) };
     conn.prepare_cached("select value from main.mainstay_view_rows where view = ?1 and key = ?2")?
         .query_row((view, key), |row| row.get(0))
         .optional()
@@ -68,9 +116,13 @@ fn drop_entries(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<()>
     Ok(())
 }
 
-pub(crate) fn put(conn: &Connection, view: &ViewName, row: &Row) -> rusqlite::Result<()> {
-    let view = make_view(conn, view)?;
-    drop_entries(conn, view, &row.key)?;
+pub(crate) fn put(conn: &Connection, known: &mut Known, name: &ViewName, row: &Row) -> rusqlite::Result<()> {
+    let View { id: view, indexed } = known.make(conn, name)?;
+    if indexed {
+        drop_entries(conn, view, &row.key)?;
+    } else if !row.indices.is_empty() {
+        known.keep(name, View { id: view, indexed: true });
+    }
     conn.prepare_cached(
         "insert into main.mainstay_view_rows(view, key, value, indices) values (?1, ?2, ?3, ?4)
          on conflict(view, key) do update set value = excluded.value, indices = excluded.indices",
@@ -85,8 +137,13 @@ pub(crate) fn put(conn: &Connection, view: &ViewName, row: &Row) -> rusqlite::Re
     Ok(())
 }
 
-pub(crate) fn delete(conn: &Connection, view: &ViewName, key: &str) -> rusqlite::Result<bool> {
-    let Some(view) = view_id(conn, view)? else { return Ok(false) };
+pub(crate) fn delete(
+    conn: &Connection,
+    known: &mut Known,
+    view: &ViewName,
+    key: &str,
+) -> rusqlite::Result<bool> {
+    let Some(View { id: view, .. }) = known.find(conn, view)? else { return Ok(false) };
     drop_entries(conn, view, key)?;
     let rows = conn
         .prepare_cached("delete from main.mainstay_view_rows where view = ?1 and key = ?2")?
@@ -94,8 +151,13 @@ pub(crate) fn delete(conn: &Connection, view: &ViewName, key: &str) -> rusqlite:
     Ok(rows > 0)
 }
 
-pub(crate) fn clear(conn: &Connection, view: &ViewName, max: usize) -> rusqlite::Result<bool> {
-    let Some(view) = view_id(conn, view)? else { return Ok(false) };
+pub(crate) fn clear(
+    conn: &Connection,
+    known: &mut Known,
+    view: &ViewName,
+    max: usize,
+) -> rusqlite::Result<bool> {
+    let Some(View { id: view, .. }) = known.find(conn, view)? else { return Ok(false) };
     let keys: Vec<String> = conn
         .prepare_cached("select key from main.mainstay_view_rows where view = ?1 order by key limit ?2")?
         .query_map((view, max as i64), |row| row.get(0))?
@@ -109,8 +171,8 @@ pub(crate) fn clear(conn: &Connection, view: &ViewName, max: usize) -> rusqlite:
         .query_row([view], |row| row.get(0))
 }
 
-pub(crate) fn scan(conn: &Connection, scan: &Scan) -> rusqlite::Result<Rows> {
-    let Some(view) = view_id(conn, &scan.view)? else { return Ok(Rows::default()) };
+pub(crate) fn scan(conn: &Connection, known: &mut Known, scan: &Scan) -> rusqlite::Result<Rows> {
+    let Some(View { id: view, .. }) = known.find(conn, &scan.view)? else { return Ok(Rows::default()) };
     let max = limits::page(scan.rows_max);
     let after = scan.after.as_ref();
     // One row more than asked for tells whether there is a next page.

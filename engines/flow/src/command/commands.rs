@@ -1,8 +1,6 @@
 //! The way in: [`Commands`], and one command on its way ([`Pending`]).
 
 use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +9,6 @@ use mainstay_event_store::{Abort, BadName, Receipt, Store, StreamName, Version};
 use mainstay_resilience::retry::{Checked, Spec};
 
 use super::decider::{Decider, Snapshot};
-use super::error::CommandError;
-use super::run;
 use super::snapshot::Snapshots;
 use crate::projection::{Inline, Projection};
 
@@ -115,15 +111,6 @@ impl<D: Decider, S: Store> Commands<D, S> {
             id: None,
         }
     }
-
-    /// The present state of a thing and its version: read once, never locked.
-    pub async fn state(
-        &self,
-        cx: &Context,
-        stream: impl AsRef<str> + Send,
-    ) -> Result<(D, Version), CommandError<D::Refusal>> {
-        run::state(self, cx, &StreamName::new(stream)?).await
-    }
 }
 
 /// A command that was recorded.
@@ -186,21 +173,12 @@ impl<'a, D: Decider, S: Store> Pending<'a, D, S> {
     /// recorded once. The command itself is not compared: two different commands to one stream need two ids.
     ///
     /// Without an id of its own, a command has the idempotency key of its call, if there is one: right for the
-    /// first command a call sends to a stream; a second one is refused ([`CommandError::KeyReused`]) and needs
+    /// first command a call sends to a stream; a second one is refused ([`KeyReused`](super::CommandError::KeyReused)) and needs
     /// its own, such as `key.derive("fee", 0)`. Without either, a command that is sent twice is recorded twice.
     ///
     /// A command that decided nothing leaves no trace, so it is decided anew when it is repeated.
     pub fn idempotent(mut self, command_id: impl AsRef<str>) -> Self {
         self.id = Some(command_id.as_ref().to_owned());
         self
-    }
-}
-
-impl<'a, D: Decider, S: Store> IntoFuture for Pending<'a, D, S> {
-    type Output = Result<Done<D::Event>, CommandError<D::Refusal>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(run::run(self))
     }
 }

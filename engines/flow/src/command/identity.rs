@@ -25,6 +25,10 @@ impl Identity {
         Self::Known(*hasher.finalize().as_bytes())
     }
 
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self, Self::Known(_))
+    }
+
     /// The id of the command's event number `index`, from 0.
     ///
     /// A known command's are UUIDs of version 8 (RFC 9562 §5.8), made of a BLAKE3 hash. They are in no order,

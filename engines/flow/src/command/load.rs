@@ -40,6 +40,20 @@ impl<D: Decider> Loaded<D> {
     }
 }
 
+impl<D: Decider, S: Store> Commands<D, S> {
+    /// The present state of a thing and its version: read once, never locked.
+    pub async fn state(
+        &self,
+        cx: &Context,
+        stream: impl AsRef<str> + Send,
+    ) -> Result<(D, Version), CommandError<D::Refusal>> {
+        let stream = StreamName::new(stream)?;
+        let mut troubles = Pace::new(cx, self.troubles);
+        let loaded = load(self, cx, &stream, &Identity::Fresh, true, &mut troubles).await?;
+        Ok((loaded.state, loaded.version))
+    }
+}
+
 /// Reads a stream; from its snapshot when `from_snapshot` says so and there is one that can be used.
 pub(super) async fn load<D: Decider, S: Store>(
     commands: &Commands<D, S>,

@@ -8,14 +8,17 @@
 //!                       └──► record …
 //! ```
 
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, Act, AppendError, EventType, Expected, NewEvent, Payload, Receipt, Recorded, Refusal, Retry, Row,
-    Store, StreamName, TransactError, Tx, Version, ViewName,
+    Act, AppendError, EventType, Expected, NewEvent, Payload, Receipt, Recorded, Refusal, Retry, Store,
+    StreamName, TransactError, Version,
 };
 
+use super::batch::{Batch, Ended};
 use super::commands::{Also, Commands, Done, Pending};
 use super::decider::Decider;
 use super::error::CommandError;
@@ -23,7 +26,6 @@ use super::identity::Identity;
 use super::load::{Loaded, load};
 use crate::event::{close, open};
 use crate::pace::{self, Pace};
-use crate::projection::{Failure, Inline};
 
 type Outcome<D> = Result<Done<<D as Decider>::Event>, CommandError<<D as Decider>::Refusal>>;
 
@@ -48,7 +50,16 @@ enum Step {
     Known,
 }
 
-pub(super) async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Outcome<D> {
+impl<'a, D: Decider, S: Store> IntoFuture for Pending<'a, D, S> {
+    type Output = Result<Done<D::Event>, CommandError<D::Refusal>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(run(self))
+    }
+}
+
+async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Outcome<D> {
     let Pending { commands, cx, stream, command, also, expected, id } = pending;
     let stream = stream?;
     let key = cx.envelope().idempotency_key();
@@ -98,17 +109,6 @@ pub(super) async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Out
     }
 }
 
-/// The state of a stream, without a command.
-pub(super) async fn state<D: Decider, S: Store>(
-    commands: &Commands<D, S>,
-    cx: &Context,
-    stream: &StreamName,
-) -> Result<(D, Version), CommandError<D::Refusal>> {
-    let mut troubles = Pace::new(cx, commands.troubles);
-    let loaded = load(commands, cx, stream, &Identity::Fresh, true, &mut troubles).await?;
-    Ok((loaded.state, loaded.version))
-}
-
 impl<D: Decider, S: Store> Work<'_, D, S> {
     async fn load(&mut self, from_snapshot: bool) -> Result<Loaded<D>, CommandError<D::Refusal>> {
         load(self.commands, self.cx, &self.stream, &self.identity, from_snapshot, &mut self.troubles).await
@@ -126,7 +126,7 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
         let mut unknown = None;
         loop {
             let failed = match self.attempt(&batch).await {
-                Ok((_, _, true)) if unknown.is_none() => return Ok(Step::Known),
+                Ok((_, _, true)) if unknown.is_none() && self.identity.is_known() => return Ok(Step::Known),
                 Ok((version, receipt, _)) => return Ok(Step::Recorded(version, receipt)),
                 Err(failed) => failed,
             };
@@ -287,72 +287,4 @@ fn is_of_this_call(recorded: &Recorded, cx: &Context) -> bool {
 
 fn is_taken(refusal: &Refusal, identity: &Identity) -> bool {
     matches!(refusal, Refusal::IdTaken { id, .. } if identity.owns(*id))
-}
-
-/// Why a transaction of ours ended by itself.
-enum Ended<R> {
-    Refused(R),
-    Projection { projection: &'static str, why: Failure },
-}
-
-/// Everything that is recorded together.
-struct Batch<S: Store, R> {
-    store: S,
-    stream: StreamName,
-    expected: Expected,
-    events: Arc<[NewEvent]>,
-    inline: Arc<[Inline]>,
-    also: Arc<[Also<S, R>]>,
-    snapshot: Option<(ViewName, Row)>,
-}
-
-impl<S: Store, R> Clone for Batch<S, R> {
-    fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            stream: self.stream.clone(),
-            expected: self.expected,
-            events: Arc::clone(&self.events),
-            inline: Arc::clone(&self.inline),
-            also: Arc::clone(&self.also),
-            snapshot: self.snapshot.clone(),
-        }
-    }
-}
-
-impl<S: Store, R> Batch<S, R> {
-    /// Nothing but events: no transaction of its own is needed. Without events there is nothing for the
-    /// others to join.
-    fn is_plain(&self) -> bool {
-        let alone = self.inline.is_empty() && self.also.is_empty() && self.snapshot.is_none();
-        alone || self.events.is_empty()
-    }
-
-    fn write(&self, tx: &S::Tx) -> Result<(Version, bool), Abort<Ended<R>>> {
-        let before = tx.version(&self.stream)?;
-        let version = tx.append(&self.stream, self.expected, &self.events)?;
-        if version.0 != before.0 + self.events.len() as u64 {
-            // The events were there already, and so is everything that was recorded with them.
-            return Ok((version, true));
-        }
-        if !self.inline.is_empty() {
-            let recorded = tx.read_stream(&self.stream, Version(before.0 + 1), self.events.len())?;
-            for inline in &*self.inline {
-                inline.apply(tx, self.store.id(), &recorded).map_err(|why| match why {
-                    Failure::Refused(refusal) => Abort::Refused(refusal),
-                    why => Abort::User(Ended::Projection { projection: inline.name(), why }),
-                })?;
-            }
-        }
-        for also in &*self.also {
-            also(tx).map_err(|abort| match abort {
-                Abort::User(refusal) => Abort::User(Ended::Refused(refusal)),
-                Abort::Refused(refusal) => Abort::Refused(refusal),
-            })?;
-        }
-        if let Some((view, row)) = &self.snapshot {
-            tx.view_put(view, row)?;
-        }
-        Ok((version, false))
-    }
 }

@@ -3,7 +3,7 @@
 use mainstay_event_store::{BadName, Position, ReadError, Refusal, StoreId, StreamName, Version};
 
 use super::control::Mode;
-use super::model::Failure;
+use super::failure::Failure;
 use crate::event::Undecodable;
 
 /// Why a projection stopped. What it had written stays, with its checkpoint: started again, it goes on there.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use mainstay_event_store::{BadName, Recorded, Refusal, StoreId, Tx};
 
 use super::control::{Control, Mode, view_name};
-use super::model::{Failure, Observed, Projection};
+use super::failure::Failure;
+use super::model::{Observed, Projection};
 use super::view::View;
 use crate::event::{Event, open};
 
@@ -81,5 +82,5 @@ fn apply<P: Projection>(
         let event = open::<P::Event>(recorded)?;
         projection.apply(&view, &Observed::new(recorded, &event))?;
     }
-    Ok(())
+    view.flush().map_err(|(_, why)| why)
 }

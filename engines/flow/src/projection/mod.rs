@@ -28,9 +28,11 @@
 
 mod control;
 mod error;
-mod fill;
+mod failure;
 mod inline;
 mod model;
+mod page;
+mod pipe;
 mod projector;
 mod reader;
 mod rebuild;
@@ -39,8 +41,9 @@ mod view;
 
 pub use control::Mode;
 pub use error::{ProjectionError, ViewError};
+pub use failure::Failure;
 pub(crate) use inline::Inline;
-pub use model::{Failure, Observed, Projection};
+pub use model::{Observed, Projection};
 pub use projector::Projector;
 pub use reader::{Consistency, Reader};
 pub use rebuild::{Progress, Rebuilt};

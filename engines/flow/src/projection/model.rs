@@ -1,13 +1,14 @@
 //! What a projection is: rows made from events, one after the other.
 
 use mainstay_envelope::{Fact, Timestamp};
-use mainstay_event_store::{IndexEntry, Recorded, Refusal, StreamName, Tag, Version};
+use mainstay_event_store::{IndexEntry, Recorded, StreamName, Tag, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::failure::Failure;
 use super::view::View;
-use crate::event::{Event, Undecodable};
+use crate::event::Event;
 
 /// A read model: rows by key, made from the events of one family in the order of the feed.
 ///
@@ -82,49 +83,5 @@ impl<'a, E> Observed<'a, E> {
     /// Who, for whom, caused by what. Read on demand.
     pub fn fact(&self) -> Result<Fact, Failure> {
         self.recorded.fact().map_err(|error| Failure::Wrong(format!("its envelope can't be read: {error}")))
-    }
-}
-
-/// Why a projection can't take an event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// The store refused a write.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A row is not of the projection's type.
-    #[error(
-        "row {key:?} of view {view} does not have the declared shape ({why}); raise the projection's VERSION and rebuild"
-    )]
-    Row {
-        /// Which view.
-        view: String,
-        /// Which row.
-        key: String,
-        /// What is wrong, without any value.
-        why: String,
-    },
-    /// A row can't be written as JSON.
-    #[error("row {key:?} of view {view} can't be written as JSON: {why}; mend the row's type")]
-    Encode {
-        /// Which view.
-        view: String,
-        /// Which row.
-        key: String,
-        /// What is wrong, without any value.
-        why: String,
-    },
-    /// An event of the family that this program can't read.
-    #[error(transparent)]
-    Undecodable(#[from] Undecodable),
-    /// The projection's own reason.
-    #[error("{0}")]
-    Wrong(String),
-}
-
-impl Failure {
-    /// The projection's own reason: what should not be, in the operator's words.
-    pub fn because(why: impl Into<String>) -> Self {
-        Self::Wrong(why.into())
     }
 }

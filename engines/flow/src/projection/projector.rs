@@ -14,15 +14,15 @@ use tokio::sync::watch;
 
 use super::control::{Mode, view_name};
 use super::error::ProjectionError;
-use super::fill::{Cursor, Pipe, Trouble, Which, reading};
 use super::model::Projection;
+use super::pipe::{Cursor, Pipe, Trouble, Which, reading};
 use super::reader::Reader;
 use crate::event::query;
 use crate::pace::Pace;
 
-/// Events in one transaction: large enough that the commit is a small part of it, small enough that others
-/// hardly wait for it.
-const PAGE_MAX: usize = 500;
+/// Events in one transaction: as many as a page can have, some milliseconds' work, so that the disk's flush is
+/// a small part of it and others hardly wait for it.
+const PAGE_MAX: usize = mainstay_event_store::limits::PAGE_EVENTS_MAX;
 
 /// Brings a projection's rows up to the feed of `Source`, in `Target`: the same store, or one of its own, in
 /// the same process or another.
@@ -34,13 +34,16 @@ pub struct Projector<P, Source, Target> {
     pub(super) mode: Mode,
     pub(super) settings: Checked,
     pub(super) page_max: usize,
+    /// Hears of every trouble that may pass.
+    on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
     /// Rung after every page, for the readers of this process.
     pub(super) bell: Arc<watch::Sender<()>>,
 }
 
 impl<P, Source: Clone, Target: Clone> Clone for Projector<P, Source, Target> {
     fn clone(&self) -> Self {
-        Self { pipe: self.pipe.clone(), bell: Arc::clone(&self.bell), ..*self }
+        let (bell, on_trouble) = (Arc::clone(&self.bell), Arc::clone(&self.on_trouble));
+        Self { pipe: self.pipe.clone(), bell, on_trouble, ..*self }
     }
 }
 
@@ -66,6 +69,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             mode: Mode::Asynchronous,
             settings: settings.check().unwrap_or_default(),
             page_max: PAGE_MAX,
+            on_trouble: Arc::new(|_| {}),
             bell: Arc::new(watch::Sender::new(())),
         })
     }
@@ -85,9 +89,16 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         self
     }
 
-    /// Events in one transaction, 1 to 1,000; default 500.
+    /// Tells of each failure that is waited out, in the operator's words, before the wait: without it a projector
+    /// that runs and gets nowhere is silent.
+    pub fn on_trouble(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_trouble = Arc::new(tell);
+        self
+    }
+
+    /// Events in one transaction, 1 to 1,000; default 1,000.
     pub fn page_max(mut self, events: usize) -> Self {
-        self.page_max = events.clamp(1, mainstay_event_store::limits::PAGE_EVENTS_MAX);
+        self.page_max = events.clamp(1, PAGE_MAX);
         self
     }
 
@@ -145,6 +156,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         let mut pace = Pace::new(cx, self.settings);
         let mut page_max = self.page_max;
         let mut cursor: Option<Cursor> = None;
+        let mut ahead = None;
         loop {
             let stepped = match &mut cursor {
                 None => self.pipe.cursor(cx, self.mode, which).await.map(|found| {
@@ -152,7 +164,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                     cursor = Some(found);
                     done
                 }),
-                Some(cursor) => self.pipe.step(cx, cursor, &mut page_max).await.map(|head| {
+                Some(cursor) => self.pipe.step(cx, cursor, &mut page_max, &mut ahead).await.map(|head| {
                     pace = Pace::new(cx, self.settings);
                     self.bell.send_replace(());
                     progress(cursor.at, head);
@@ -165,7 +177,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 Err(trouble) => {
                     self.wait_out(cx, &mut pace, trouble).await?;
                     // Whatever it was: the checkpoint knows what was applied.
-                    cursor = None;
+                    (cursor, ahead) = (None, None);
                 }
             }
         }
@@ -181,6 +193,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             Trouble::Fatal(error) => Err(error),
             Trouble::Smaller => Ok(()),
             Trouble::Passing(why) | Trouble::Stale(why) => {
+                (self.on_trouble)(&why);
                 pace.again(cx).await.map_err(|reason| ProjectionError::GaveUp {
                     projection: P::NAME,
                     tries: pace.failures(),

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::control::{Control, Mode, consumer_name, records, view_name};
 use super::error::ViewError;
-use super::model::{Failure, Projection};
+use super::failure::Failure;
+use super::model::Projection;
 use super::view::{Found, decode_row, decode_rows};
 
 /// How long a read waits when its context has no deadline.

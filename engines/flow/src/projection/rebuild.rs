@@ -10,8 +10,8 @@ use mainstay_event_store::{Condition, Position, Refusal, Store, Tx};
 
 use super::control::{Generation, Mode, consumer_name};
 use super::error::ProjectionError;
-use super::fill::{Trouble, Which};
 use super::model::Projection;
+use super::pipe::{Trouble, Which, reading};
 use super::projector::Projector;
 use crate::event::query;
 use crate::pace::Pace;
@@ -120,6 +120,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
 
     async fn switch(&self, cx: &Context, generation: Generation, at: Position) -> Result<Switched, Trouble> {
         let inline = self.mode == Mode::Inline;
+        let head = self.pipe.source.head().await.map_err(reading::<P>)?.position;
         let switched = self
             .pipe
             .change(cx, move |tx, stored| {
@@ -133,10 +134,14 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 if inline {
                     // Exact, also for what is committed and has no position yet: nothing may be missing.
                     tx.require(&Condition { query: query::<P::Event>()?, after: at })?;
-                } else if tx.checkpoint(&consumer_name(P::NAME, control.live.number)?)?
-                    > tx.checkpoint(&consumer_name(P::NAME, generation.number)?)?
-                {
-                    return Ok(Switched::Behind);
+                } else {
+                    // Readers don't go back behind what they were shown; unless the feed itself did.
+                    let live = tx.checkpoint(&consumer_name(P::NAME, control.live.number)?)?;
+                    if live > tx.checkpoint(&consumer_name(P::NAME, generation.number)?)?
+                        && live <= Some(head)
+                    {
+                        return Ok(Switched::Behind);
+                    }
                 }
                 control.switch(generation);
                 control.write(tx, P::NAME).map(|()| Switched::Done)

@@ -6,10 +6,11 @@ use mainstay_envelope::Context;
 use mainstay_event_store::memory::Memory;
 use mainstay_event_store::{Abort, Position, Scan, Store, StoreId, TransactError, ViewName, limits};
 
-use super::control::{Control, Mode, consumer_name, view_name};
+use super::control::{Mode, consumer_name, view_name};
 use super::error::ProjectionError;
-use super::fill::{Pipe, Trouble, reading};
-use super::model::{Failure, Observed, Projection};
+use super::failure::Failure;
+use super::model::{Observed, Projection};
+use super::pipe::{Pipe, Trouble, check_version, reading};
 use super::projector::Projector;
 use super::view::View;
 use crate::event::{open, query};
@@ -97,7 +98,8 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
 
     /// Which generation is read, up to where the feed is in it, and its view.
     async fn stand(&self, cx: &Context) -> Result<(u64, Position, ViewName), Trouble> {
-        let control: Control = self.pipe.control(cx, self.mode).await?;
+        let control = self.pipe.control(cx, self.mode).await?;
+        check_version::<P>(&control)?;
         let number = control.live.number;
         let at = match control.mode {
             Mode::Inline => self.pipe.source.head().await.map_err(reading::<P>)?.position,
@@ -144,12 +146,13 @@ impl<'a, P: Projection, Source: Store, Target: Store> Shadow<'a, P, Source, Targ
             let folded = self.store.transact(cx, move |tx| {
                 let rows = View::new(tx, &view, P::indices);
                 for recorded in events.iter().take_while(|recorded| recorded.position <= to) {
+                    rows.begin(recorded.position);
                     let applied = open::<P::Event>(recorded)
                         .map_err(Failure::from)
                         .and_then(|event| projection.apply(&rows, &Observed::new(recorded, &event)));
                     applied.map_err(|why| Abort::User((recorded.position, why)))?;
                 }
-                Ok(())
+                rows.flush().map_err(Abort::User)
             });
             folded.await.map_err(|error| match error {
                 TransactError::User((position, why)) => {

@@ -1,21 +1,37 @@
 //! A projection's rows, typed, inside one transaction.
+//!
+//! Rows are written behind: a row that many events of one transaction change is read once and written once.
+//! Nothing is kept from one transaction to the next.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
-use std::marker::PhantomData;
 
-use mainstay_event_store::{Cursor, IndexEntry, Row, Scan, ScanBy, Tx, ViewName};
+use mainstay_event_store::{Cursor, IndexEntry, Position, Row, Scan, ScanBy, Tx, ViewName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model::Failure;
+use super::failure::Failure;
 use crate::event::without_values;
+
+/// Rows held back at most, so that the memory of a transaction is bounded by so many rows of at most 1 MiB.
+const HELD_MAX: usize = 4_096;
 
 /// The rows of one projection, as its `apply` reads and writes them. Reads see the writes before them.
 pub struct View<'a, R> {
     tx: &'a dyn Tx,
     name: &'a ViewName,
     indices: fn(&R) -> Vec<IndexEntry>,
-    rows: PhantomData<fn() -> R>,
+    held: RefCell<HashMap<String, Held<R>>>,
+    /// The event being applied.
+    now: Cell<Position>,
+}
+
+/// A row as this transaction has it.
+struct Held<R> {
+    row: Option<R>,
+    /// The event that changed it last; none when it is as stored.
+    changed_by: Option<Position>,
 }
 
 impl<R> fmt::Debug for View<'_, R> {
@@ -26,47 +42,104 @@ impl<R> fmt::Debug for View<'_, R> {
 
 impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
     pub(crate) fn new(tx: &'a dyn Tx, name: &'a ViewName, indices: fn(&R) -> Vec<IndexEntry>) -> Self {
-        Self { tx, name, indices, rows: PhantomData }
+        Self { tx, name, indices, held: RefCell::default(), now: Cell::new(Position::START) }
     }
 
     /// The row under a key.
     pub fn get(&self, key: &str) -> Result<Option<R>, Failure> {
-        match self.tx.view_get(self.name, key)? {
-            Some(bytes) => Ok(Some(decode_row(self.name, key, &bytes)?)),
-            None => Ok(None),
+        if let Some(held) = self.held.borrow().get(key) {
+            // A row need not be Clone: what is written behind is handed out by way of its JSON, as it will be
+            // read again.
+            let copy = |row| decode_row(self.name, key, &self.encode(key, row)?);
+            return held.row.as_ref().map(copy).transpose();
         }
+        self.stored(key)
     }
 
     /// Writes a row, in place of any earlier one. At most 1 MiB of JSON.
     pub fn put(&self, key: &str, row: &R) -> Result<(), Failure> {
-        let value = serde_json::to_vec(row).map_err(|error| Failure::Encode {
-            view: self.name.to_string(),
-            key: key.to_owned(),
-            why: without_values(&error),
-        })?;
-        let row = Row { key: key.to_owned(), value, indices: (self.indices)(row) };
-        Ok(self.tx.view_put(self.name, &row)?)
+        let copy = decode_row(self.name, key, &self.encode(key, row)?)?;
+        self.hold(key, Some(copy))
     }
 
-    /// Changes the row under a key; begins with the default row when there is none.
+    /// Changes the row under a key; begins with the default row when there is none. Cheaper than `get` and
+    /// `put`: a row that was changed before in this transaction is changed in place.
     pub fn update(&self, key: &str, change: impl FnOnce(&mut R)) -> Result<(), Failure>
     where
         R: Default,
     {
-        let mut row = self.get(key)?.unwrap_or_default();
+        if let Some(held) = self.held.borrow_mut().get_mut(key) {
+            change(held.row.get_or_insert_default());
+            held.changed_by = Some(self.now.get());
+            return Ok(());
+        }
+        let mut row = self.stored(key)?.unwrap_or_default();
         change(&mut row);
-        self.put(key, &row)
+        self.hold(key, Some(row))
     }
 
     /// Removes the row under a key; was there one?
     pub fn delete(&self, key: &str) -> Result<bool, Failure> {
-        Ok(self.tx.view_delete(self.name, key)?)
+        let held = self.held.borrow().get(key).map(|held| held.row.is_some());
+        let there = match held {
+            Some(there) => there,
+            None => self.tx.view_get(self.name, key)?.is_some(),
+        };
+        self.hold(key, None)?;
+        Ok(there)
     }
 
     /// At most `rows_max` rows by key or by index, after an earlier page.
     pub fn scan(&self, by: ScanBy, after: Option<Cursor>, rows_max: usize) -> Result<Found<R>, Failure> {
+        self.flush().map_err(|(_, why)| why)?;
         let rows = self.tx.view_scan(&Scan { view: self.name.clone(), by, after, rows_max })?;
         decode_rows(self.name, rows)
+    }
+
+    /// What follows is this event's doing.
+    pub(super) fn begin(&self, event: Position) {
+        self.now.set(event);
+    }
+
+    /// Writes everything that was held back; on failure, the event whose row it was.
+    pub(super) fn flush(&self) -> Result<(), (Position, Failure)> {
+        for (key, held) in self.held.take() {
+            let Some(position) = held.changed_by else { continue };
+            self.write(&key, held.row.as_ref()).map_err(|why| (position, why))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, key: &str, row: Option<&R>) -> Result<(), Failure> {
+        match row {
+            Some(row) => {
+                let value = self.encode(key, row)?;
+                let row = Row { key: key.to_owned(), value, indices: (self.indices)(row) };
+                Ok(self.tx.view_put(self.name, &row)?)
+            }
+            None => Ok(self.tx.view_delete(self.name, key).map(drop)?),
+        }
+    }
+
+    fn hold(&self, key: &str, row: Option<R>) -> Result<(), Failure> {
+        let mut held = self.held.borrow_mut();
+        held.insert(key.to_owned(), Held { row, changed_by: Some(self.now.get()) });
+        let full = held.len() >= HELD_MAX;
+        drop(held);
+        if full { self.flush().map_err(|(_, why)| why) } else { Ok(()) }
+    }
+
+    fn stored(&self, key: &str) -> Result<Option<R>, Failure> {
+        let bytes = self.tx.view_get(self.name, key)?;
+        bytes.map(|bytes| decode_row(self.name, key, &bytes)).transpose()
+    }
+
+    fn encode(&self, key: &str, row: &R) -> Result<Vec<u8>, Failure> {
+        serde_json::to_vec(row).map_err(|error| Failure::Encode {
+            view: self.name.to_string(),
+            key: key.to_owned(),
+            why: without_values(&error),
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! Commands: recorded once, refused whole, decided again when others were faster.
 
-use std::time::Duration;
-
 use mainstay_event_store::memory::Memory;
 use mainstay_event_store::{Abort, Expected, OutboxRow, Refusal, Row, Store, Topic, Tx, Version, ViewName};
 use mainstay_flow::command::CommandError;

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     None,
+    /// Others come first: whatever they do happens between the caller's reads and its write.
+    Yield,
     /// Refused for now; nothing is written.
     Busy,
     /// Not written, and nobody knows.
@@ -80,6 +82,10 @@ impl Faulty {
             Fault::Busy => Err(Refusal::Busy { why: "a test".into() }.into()),
             Fault::LostBefore => Err(AppendError::Unknown { why: "lost before".into() }),
             Fault::CrashBefore => self.die().await,
+            Fault::Yield => {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
             Fault::Rival(stream, event) => {
                 let act = Act::append(stream.clone(), Expected::Any, vec![event.clone()]);
                 self.inner.append(cx, act).await.map(drop)

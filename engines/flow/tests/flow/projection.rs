@@ -1,8 +1,7 @@
 //! Projections: each event applied once, in order, whatever fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mainstay_event_store::memory::Memory;
 use mainstay_event_store::{
@@ -129,26 +128,38 @@ async fn a_store_that_stays_busy_is_given_up_and_gone_on_with_later() {
     let (source, cx) = (Memory::new(), cx());
     history(&source).await;
     let target = Faulty::new([Fault::None, Fault::None].into_iter().chain(vec![Fault::Busy; 10]));
-    let projector = projector(&source, &target).page_max(9);
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let projector = projector(&source, &target).page_max(9).on_trouble(move |why| {
+        assert!(why.contains("busy"), "{why}");
+        count.fetch_add(1, Ordering::Relaxed);
+    });
     let error = projector.run_until_caught_up(&cx).await.unwrap_err();
+    assert_eq!(told.load(Ordering::Relaxed), 10, "each one is told");
     assert!(matches!(&error, ProjectionError::GaveUp { tries: 10, .. }), "{error}");
     assert_eq!(target.writes(), 12);
     projector.run_until_caught_up(&cx).await.unwrap();
     assert_history(&target).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn copies_share_the_work_and_apply_each_event_once() {
-    let (source, target, cx) = (Memory::new(), Memory::new(), cx());
+    let (source, cx) = (Memory::new(), cx());
     history(&source).await;
-    let copies = (0..4).map(|_| {
-        let (projector, cx) = (projector(&source, &target).page_max(2).retry(quick(1_000)), cx.clone());
-        tokio::spawn(async move { projector.run_until_caught_up(&cx).await })
-    });
-    for copy in copies.collect::<Vec<_>>() {
-        copy.await.unwrap().unwrap();
-    }
+    // All copies have read a page before the first of them writes it.
+    let target = Faulty::new(vec![Fault::Yield; 1_000]);
+    let copies = [(); 4].map(|()| projector(&source, &target).page_max(2).retry(quick(1_000)));
+    let [a, b, c, d] = &copies;
+    let ended = tokio::join!(
+        a.run_until_caught_up(&cx),
+        b.run_until_caught_up(&cx),
+        c.run_until_caught_up(&cx),
+        d.run_until_caught_up(&cx)
+    );
+    assert_eq!(ended, (Ok(Position(55)), Ok(Position(55)), Ok(Position(55)), Ok(Position(55))));
     assert_history(&target).await;
+    // 4 records and 28 pages, were each page tried once.
+    assert!(target.writes() > 32, "they met: {} writes", target.writes());
 }
 
 #[tokio::test]
@@ -240,8 +251,9 @@ async fn rows_of_another_version_store_or_way_are_not_mixed() {
     projector(&store, &store).run_until_caught_up(&cx).await.unwrap();
 
     let newer = Projector::new(store.clone(), store.clone(), BalancesInCents).unwrap();
-    let error = newer.run_until_caught_up(&cx).await.unwrap_err();
-    assert!(matches!(error, ProjectionError::OtherVersion { stored: 1, ours: 2, .. }), "{error}");
+    for error in [newer.run_until_caught_up(&cx).await.unwrap_err(), newer.verify(&cx).await.unwrap_err()] {
+        assert!(matches!(error, ProjectionError::OtherVersion { stored: 1, ours: 2, .. }), "{error}");
+    }
 
     let error = projector(&Memory::new(), &store).run_until_caught_up(&cx).await.unwrap_err();
     assert!(matches!(error, ProjectionError::OtherSource { .. }), "{error}");

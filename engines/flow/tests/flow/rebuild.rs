@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use mainstay_event_store::memory::Memory;
 use mainstay_event_store::{Scan, Store, ViewName};
@@ -200,4 +199,96 @@ async fn an_inline_projection_is_rebuilt_while_commands_go_on() {
     );
     let row = reader.get(&cx, "account-3", Eventual).await.unwrap();
     assert_eq!(row, Some(Balance { amount: 3, events: 3 }));
+}
+
+#[tokio::test]
+async fn after_a_restore_the_rows_are_rebuilt_from_what_is_there() {
+    let id = mainstay_event_store::StoreId(cx().new_id());
+    let (lost, restored, target, cx) = (Memory::with_id(id), Memory::with_id(id), Memory::new(), cx());
+    accounts(&lost, 20).await;
+    accounts(&restored, 5).await;
+    Projector::new(lost, target.clone(), Balances).unwrap().run_until_caught_up(&cx).await.unwrap();
+    let balances = Projector::new(restored, target.clone(), Balances).unwrap();
+    let error = balances.run_until_caught_up(&cx).await.unwrap_err();
+    assert!(matches!(error, ProjectionError::Rewritten { .. }), "{error}");
+    assert_eq!(balances.rebuild(&cx, |_| {}).await.unwrap().at.0, 15);
+    assert_eq!((rows(&target, 1).await, rows(&target, 2).await), (0, 5));
+    assert_eq!(balances.run_until_caught_up(&cx).await.unwrap().0, 15);
+}
+
+/// Finishes work over stores in memory, which is never kept waiting, from inside a callback.
+fn finish<T>(work: impl Future<Output = T>) -> T {
+    let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(work).poll(&mut task) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("it waits for something"),
+    }
+}
+
+#[tokio::test]
+async fn readers_never_go_back_behind_what_they_were_shown() {
+    let (store, cx) = (Memory::new(), cx());
+    accounts(&store, 3).await;
+    let balances = Projector::new(store.clone(), store.clone(), Balances).unwrap();
+    balances.run_until_caught_up(&cx).await.unwrap();
+    let mut once = true;
+    let late = || {
+        // Between the last page and the switch: an event, and readers are shown it.
+        finish(bank(&store).command(&cx, "late", Deposit { amount: 1 }).into_future()).unwrap();
+        finish(balances.run_until_caught_up(&cx)).unwrap();
+    };
+    let rebuilt = balances
+        .rebuild(&cx, |_| {
+            if std::mem::take(&mut once) {
+                late()
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!(rebuilt.at.0, 10);
+    let row = balances.reader().get(&cx, "late", Eventual).await.unwrap();
+    assert_eq!(row, Some(Balance { amount: 1, events: 1 }));
+}
+
+#[tokio::test]
+async fn inline_commands_are_held_up_only_when_a_rebuild_would_not_end_otherwise() {
+    let (store, cx) = (Memory::new(), cx());
+    let bank = bank(&store).inline(Balances).unwrap().trouble_retry(quick(1));
+    bank.command(&cx, "busy", Deposit { amount: 1 }).await.unwrap();
+    let balances = Projector::new(store.clone(), store.clone(), Balances).unwrap().inline();
+    let (mut written, mut held_up) = (1, 0);
+    let rebuilt = balances
+        .rebuild(&cx, |_| match finish(bank.command(&cx, "busy", Deposit { amount: 1 }).into_future()) {
+            Ok(_) => written += 1,
+            Err(error) => {
+                assert!(error.to_string().contains("is switching"), "{error}");
+                held_up += 1;
+            }
+        })
+        .await
+        .unwrap();
+    assert_eq!((written, held_up, rebuilt.at.0), (4, 1, 4), "free three times, then held up once");
+    bank.command(&cx, "busy", Deposit { amount: 1 }).await.unwrap();
+    let row = balances.reader().get(&cx, "busy", Eventual).await.unwrap();
+    assert_eq!(row, Some(Balance { amount: 5, events: 5 }), "none missing, none twice");
+}
+
+#[tokio::test]
+async fn whoever_was_overtaken_by_another_rebuild_writes_nothing_more() {
+    let (source, target, cx) = (Memory::new(), Memory::new(), cx());
+    accounts(&source, 20).await;
+    let old = Projector::new(source.clone(), target.clone(), Balances).unwrap();
+    let newer = Projector::new(source, target.clone(), BalancesInCents).unwrap().page_max(9);
+    let mut once = true;
+    let overtake = || assert_eq!(finish(old.rebuild(&cx, |_| {})).unwrap().generation, 3);
+    let error = newer
+        .rebuild(&cx, |_| {
+            if std::mem::take(&mut once) {
+                overtake()
+            }
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ProjectionError::Overtaken { .. }), "{error}");
+    assert_eq!((rows(&target, 2).await, rows(&target, 3).await), (0, 20));
 }

@@ -126,6 +126,7 @@ macro_rules! conformance_suite {
             subscribe::a_waiting_subscriber_is_woken_and_may_be_cancelled,
             chain::the_chain_proves_the_feed,
             transaction::a_transaction_is_all_or_nothing,
+            transaction::what_commits_together_is_seen_together,
             transaction::a_transaction_reads_its_own_writes,
             transaction::a_swallowed_refusal_still_refuses,
             transaction::a_panic_in_a_closure_harms_nobody,

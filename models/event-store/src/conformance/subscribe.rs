@@ -6,6 +6,9 @@ use super::Harness;
 use super::kit::*;
 use crate::*;
 
+/// Longer than any case waits.
+const LONG: Duration = Duration::from_secs(3_600);
+
 /// Starts writers; each takes `rounds` turns of one act on its own and on a shared stream.
 fn start_writers<S: Store>(handles: [&S; 2], count: u64, rounds: u64) -> Vec<tokio::task::JoinHandle<()>> {
     (0..count)
@@ -185,8 +188,11 @@ pub async fn a_waiting_subscriber_is_woken_and_may_be_cancelled<H: Harness>(harn
         };
         assert_eq!((second.id, second.position), (ids[1], Position(2 * round)));
     }
-    // Waiting for what is there already returns at once: if not, this would take the whole hour.
-    store.wait_past(Position(11), Duration::from_secs(3_600)).await;
+    // Waiting for what never comes ends when it is over.
+    store.wait_past(Position(12), Duration::from_millis(1)).await;
+    // Waiting for what is there already returns at once.
+    let woken = tokio::time::timeout(Duration::from_secs(5), store.wait_past(Position(11), LONG)).await;
+    assert!(woken.is_ok(), "nobody woke a reader whose events were there");
 }
 
 /// Waits for both, at the same time.

@@ -100,6 +100,47 @@ pub async fn a_transaction_is_all_or_nothing<H: Harness>(harness: &H) {
     assert_whole(&[&store, &other], 3).await;
 }
 
+/// Whoever looks while transactions commit sees of each of them everything or nothing, whatever it asks first.
+pub async fn what_commits_together_is_seen_together<H: Harness>(harness: &H) {
+    const ROUNDS: u64 = 30;
+    let store = harness.open().await;
+    let other = harness.again(&store).await;
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for round in 1..=ROUNDS {
+                let batch = events(&cx(), 1);
+                commit(&store, move |tx| {
+                    tx.append(&stream("s"), Expected::Any, &batch)?;
+                    tx.outbox(&message(""))?;
+                    tx.move_checkpoint(&consumer("c"), Position(round - 1), Position(round))?;
+                    Ok(tx.view_put(&view("v"), &Row::new("k", vec![0; round as usize]))?)
+                })
+                .await;
+            }
+        }
+    });
+    let mut round = 0;
+    while round < ROUNDS {
+        let done = writer.is_finished();
+        for store in [&store, &other] {
+            // Each later answer must be at least as far as the one before it.
+            let before = version(store, &stream("s")).await.0;
+            let in_view =
+                store.view_get(&view("v"), "k").await.unwrap().map_or(0, |bytes| bytes.len() as u64);
+            let at = store.checkpoint(&consumer("c")).await.unwrap().unwrap_or_default().0;
+            let sent = store.outbox_after(0, 1_000).await.unwrap().len() as u64;
+            let after = version(store, &stream("s")).await.0;
+            let seen = [before, in_view, at, sent, after];
+            assert!(seen.is_sorted(), "a part of a transaction was seen without the rest: {seen:?}");
+            round = after;
+        }
+        assert!(round == ROUNDS || !done, "the writer is done, but only {round} rounds are there");
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+}
+
 /// Inside a transaction every write is seen by the reads that follow it, and by nobody else before the commit.
 pub async fn a_transaction_reads_its_own_writes<H: Harness>(harness: &H) {
     let store = harness.open().await;

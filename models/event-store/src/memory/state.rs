@@ -1,10 +1,10 @@
 //! Everything the store holds, and how each step is taken back.
 
+use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use mainstay_envelope::{Context, MessageIdentity, Producer, Timestamp};
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use crate::version::{Expected, Version};
 /// Who hands something in, and when: what is recorded beside it.
 pub(super) struct Author {
     pub(super) at: Timestamp,
-    pub(super) envelope: Arc<[u8]>,
+    pub(super) envelope: Bytes,
 }
 
 impl Author {
@@ -180,7 +180,7 @@ impl State {
             schema: event.schema,
             at: author.at,
             tags: event.tags.clone(),
-            envelope: Arc::clone(&author.envelope),
+            envelope: author.envelope.clone(),
             payload: event.payload.clone(),
             hash: chain::link(head.hash, position, version, content),
         });

@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) failed_sync: FailedSync,
     pub(super) dice: Dice,
     pub(super) off: bool,
-    off_at: Option<u64>,
+    off_at: Option<(u64, Calls)>,
     counts: [u64; Call::ALL.len()],
     armed: Vec<Armed>,
     struck: Vec<Struck>,
@@ -83,7 +83,7 @@ impl State {
     /// Counts a call and says how it goes on; `creates` is about opening only.
     pub(super) fn turn(&mut self, call: Call, file: &str, creates: bool) -> Turn {
         let number = self.calls();
-        self.off |= self.off_at.is_some_and(|at| number >= at);
+        self.off |= self.off_at.is_some_and(|(at, calls)| number >= at && calls.contains(call));
         if self.off {
             return Turn::Off;
         }
@@ -224,7 +224,13 @@ impl Disk {
     /// The power goes off at call number `call`: that call and all later ones fail with an I/O error, and the
     /// disk stays as it was before that call.
     pub fn power_off_at(&self, call: u64) {
-        self.0.lock().off_at = Some(call);
+        self.power_off_at_next(call, Calls::ALL);
+    }
+
+    /// As [`Disk::power_off_at`], but at the first call numbered `call` or later that is of one of these kinds: at
+    /// a sync, everything it was to make durable is written and may survive.
+    pub fn power_off_at_next(&self, call: u64, calls: Calls) {
+        self.0.lock().off_at = Some((call, calls));
     }
 
     /// Whether the power is off.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mainstay_envelope::Timestamp;
 use mainstay_event_store::{Hash, Position, Refusal, StreamName, Version};
 use rusqlite::Connection;
@@ -12,6 +13,7 @@ use super::guard::Guard;
 use crate::error::refusal;
 use crate::prepare::Origin;
 use crate::select::{self, Names};
+use crate::views;
 
 /// One transaction on the writer's connection. See [`Tx`]; the user's own SQL goes through [`crate::Sql`].
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub struct Transaction {
     pub(super) tail: Cell<Tail>,
     pub(super) streams: RefCell<HashMap<StreamName, Stream>>,
     pub(super) names: RefCell<Names>,
+    pub(super) views: RefCell<views::Known>,
     /// A write failed inside the engine: what the closure says no longer counts.
     pub(super) broken: RefCell<Option<Refusal>>,
     /// The first refusal that a closure was given.
@@ -51,10 +54,14 @@ impl Transaction {
         Self {
             conn,
             guard,
-            origin: RefCell::new(Origin { at: Timestamp::from_millis(0), envelope: Arc::from(*b"{}") }),
+            origin: RefCell::new(Origin {
+                at: Timestamp::from_millis(0),
+                envelope: Bytes::from_static(b"{}"),
+            }),
             tail: Cell::new(Tail { position: Position::START, hash: genesis, outbox: 0 }),
             streams: RefCell::default(),
             names: RefCell::default(),
+            views: RefCell::default(),
             broken: RefCell::default(),
             refused: RefCell::default(),
         }
@@ -126,6 +133,7 @@ impl Transaction {
     pub(crate) fn forget(&self) {
         self.streams.borrow_mut().clear();
         self.names.borrow_mut().clear();
+        self.views.borrow_mut().clear();
     }
 
     /// Reads the tail from the file, since another process may have moved it.

@@ -106,26 +106,26 @@ impl Tx for Transaction {
     }
 
     fn view_get(&self, view: &ViewName, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
-        self.ask(|conn| views::get(conn, view, key))
+        self.ask(|conn| views::get(conn, &mut self.views.borrow_mut(), view, key))
     }
 
     fn view_put(&self, view: &ViewName, row: &Row) -> Result<(), Refusal> {
         self.noted(row.check())?;
-        self.ask(|conn| views::put(conn, view, row))
+        self.ask(|conn| views::put(conn, &mut self.views.borrow_mut(), view, row))
     }
 
     fn view_delete(&self, view: &ViewName, key: &str) -> Result<bool, Refusal> {
-        self.ask(|conn| views::delete(conn, view, key))
+        self.ask(|conn| views::delete(conn, &mut self.views.borrow_mut(), view, key))
     }
 
     fn view_scan(&self, scan: &Scan) -> Result<Rows, Refusal> {
         self.noted(scan.check())?;
-        self.ask(|conn| views::scan(conn, scan))
+        self.ask(|conn| views::scan(conn, &mut self.views.borrow_mut(), scan))
     }
 
     fn view_clear(&self, view: &ViewName, max: usize) -> Result<bool, Refusal> {
         let max = limits::page(max);
-        self.ask(|conn| views::clear(conn, view, max))
+        self.ask(|conn| views::clear(conn, &mut self.views.borrow_mut(), view, max))
     }
 
     fn acquire_lease(&self, name: &ConsumerName, holder: &str, lasts: Duration) -> Result<Leased, Refusal> {

@@ -1,10 +1,4 @@
-//! One page of the feed into one generation of rows: the step that everything asynchronous is made of.
-//!
-//! ```text
-//! source feed ──page──► one transaction of the target {rows, proof, checkpoint: from ─► next}
-//! ```
-//! Whatever happens, a page is in the rows exactly when the checkpoint is past it: a crash, a refusal or an
-//! unknown outcome is answered by reading the checkpoint and going on from there.
+//! The stores of a projection: its record, where a generation stands, and how one is removed.
 
 use std::sync::Arc;
 
@@ -17,18 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{Control, Generation, Mode, consumer_name, records, view_name};
 use super::error::ProjectionError;
-use super::model::{Failure, Observed, Projection};
+use super::failure::Failure;
+use super::model::{Observed, Projection};
 use super::view::View;
 use crate::event::{open, query};
 
 /// The view that holds, for each generation, a position it has applied and the chain's hash there.
-const PROOFS: &str = "mainstay.positions";
+pub(super) const PROOFS: &str = "mainstay.positions";
 
 /// A position that was applied. The hash tells later whether the feed still has the same history there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Proof {
-    at: Position,
-    hash: Hash,
+pub(super) struct Proof {
+    pub(super) at: Position,
+    pub(super) hash: Hash,
 }
 
 /// Which generation of the rows to fill.
@@ -42,10 +37,11 @@ pub(super) enum Which {
 
 /// One generation, and how far it is.
 pub(super) struct Cursor {
-    pub(super) generation: Generation,
     pub(super) at: Position,
-    view: ViewName,
-    consumer: ConsumerName,
+    pub(super) which: Which,
+    pub(super) generation: Generation,
+    pub(super) view: ViewName,
+    pub(super) consumer: ConsumerName,
 }
 
 /// Why a step did not succeed.
@@ -64,14 +60,6 @@ impl From<ProjectionError> for Trouble {
     fn from(error: ProjectionError) -> Self {
         Self::Fatal(error)
     }
-}
-
-/// Why a page's transaction ended by itself.
-enum Ended {
-    /// The generation is not wanted any more.
-    Overtaken,
-    /// The projection could not take this event.
-    At(Position, Failure),
 }
 
 /// Where a projection's events come from and where its rows go.
@@ -145,11 +133,10 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
     pub(super) async fn cursor(&self, cx: &Context, mode: Mode, which: Which) -> Result<Cursor, Trouble> {
         let control = self.control(cx, mode).await?;
         let generation = match which {
-            Which::Live if control.live.version != P::VERSION => {
-                let (stored, ours) = (control.live.version, P::VERSION);
-                return Err(ProjectionError::OtherVersion { projection: P::NAME, stored, ours }.into());
+            Which::Live => {
+                check_version::<P>(&control)?;
+                control.live
             }
-            Which::Live => control.live,
             Which::Filling(generation) => generation,
         };
         let name = |bad: mainstay_event_store::BadName| fatal::<P>(bad.into());
@@ -164,112 +151,7 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
                 return Err(ProjectionError::Rewritten { projection: P::NAME, at: proof.at }.into());
             }
         }
-        Ok(Cursor { generation, at, view, consumer })
-    }
-
-    /// Applies the next page. `page_max` shrinks when a page is more than a transaction can take.
-    /// The end of the feed when it was read.
-    pub(super) async fn step(
-        &self,
-        cx: &Context,
-        cursor: &mut Cursor,
-        page_max: &mut usize,
-    ) -> Result<Position, Trouble> {
-        let query = query::<P::Event>().map_err(|bad| fatal::<P>(bad.into()))?;
-        let page = self.source.read(&query, cursor.at, *page_max).await.map_err(reading::<P>)?;
-        if page.next == cursor.at {
-            return Ok(page.head);
-        }
-        let events = page.events.into_iter().map(|recorded| match open::<P::Event>(&recorded) {
-            Ok(event) => Ok((recorded, event)),
-            Err(why) => Err(ProjectionError::Undecodable {
-                projection: P::NAME,
-                position: recorded.position,
-                stream: recorded.stream,
-                version: recorded.version,
-                why,
-            }),
-        });
-        let (events, unreadable) = until_error(events);
-        if events.is_empty()
-            && let Some(error) = unreadable
-        {
-            return Err(error.into());
-        }
-        // What stands before an unreadable event is applied first; the next step begins with it, and stops.
-        let to = match (&unreadable, events.last()) {
-            (Some(_), Some((last, _))) => last.position,
-            _ => page.next,
-        };
-        let (count, first) = (events.len(), events.first().map_or(to, |(first, _)| first.position));
-        let proof = events
-            .last()
-            .filter(|(last, _)| last.position == to)
-            .map(|(last, _)| Proof { at: to, hash: last.hash });
-        let written = self.target.transact(cx, self.page(cursor, events, proof, to)).await;
-        let refusal = match written {
-            Ok(_) => {
-                cursor.at = to;
-                return Ok(page.head);
-            }
-            Err(TransactError::User(Ended::Overtaken)) => {
-                return Err(Trouble::Passing("its rows were replaced by a rebuild".into()));
-            }
-            Err(TransactError::User(Ended::At(position, why))) => {
-                return Err(ProjectionError::Failed { projection: P::NAME, position, why }.into());
-            }
-            Err(TransactError::Store(AppendError::Refused(refusal))) => refusal,
-            Err(TransactError::Store(error)) => return Err(writing::<P>(error)),
-        };
-        match refusal {
-            Refusal::CheckpointMoved { .. } => Err(Trouble::Passing(refusal.to_string())),
-            // A panic, or too slow: found by halves, so that the error can name the event.
-            Refusal::Closure { .. } if count > 1 => {
-                *page_max = (count / 2).max(1);
-                Err(Trouble::Smaller)
-            }
-            Refusal::Closure { .. } if count == 1 => {
-                let why = Failure::Refused(refusal);
-                Err(ProjectionError::Failed { projection: P::NAME, position: first, why }.into())
-            }
-            refusal => Err(writing::<P>(refusal.into())),
-        }
-    }
-
-    /// The transaction of a page.
-    fn page(
-        &self,
-        cursor: &Cursor,
-        events: Vec<(Recorded, P::Event)>,
-        proof: Option<Proof>,
-        to: Position,
-    ) -> impl Fn(&Target::Tx) -> Result<(), Abort<Ended>> + Send + 'static {
-        let projection = Arc::clone(&self.projection);
-        let (generation, from) = (cursor.generation, cursor.at);
-        let (view, consumer) = (cursor.view.clone(), cursor.consumer.clone());
-        move |tx| {
-            if !Control::read(tx, P::NAME)?.is_some_and(|control| control.permits(generation)) {
-                return Err(Abort::User(Ended::Overtaken));
-            }
-            // First of all: nothing is applied on top of what another copy has applied meanwhile.
-            tx.move_checkpoint(&consumer, from, to)?;
-            let rows = View::new(tx, &view, P::indices);
-            for (recorded, event) in &events {
-                projection.apply(&rows, &Observed::new(recorded, event)).map_err(|why| match why {
-                    Failure::Refused(refusal) if refusal.retry() != Retry::Never => Abort::Refused(refusal),
-                    why => Abort::User(Ended::At(recorded.position, why)),
-                })?;
-            }
-            if let Some(proof) = proof {
-                let bytes = serde_json::to_vec(&proof)
-                    .map_err(|error| Refusal::Invalid { what: "projection proof", why: error.to_string() })?;
-                tx.view_put(
-                    &ViewName::new(PROOFS).map_err(Refusal::from)?,
-                    &Row::new(consumer.as_str(), bytes),
-                )?;
-            }
-            Ok(())
-        }
+        Ok(Cursor { at, which, generation, view, consumer })
     }
 
     /// Removes a generation that nobody reads, slice by slice, so that no transaction is long.
@@ -296,19 +178,16 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
     }
 }
 
-/// Everything up to the first error, and the error.
-fn until_error<T, E>(results: impl Iterator<Item = Result<T, E>>) -> (Vec<T>, Option<E>) {
-    let mut good = Vec::new();
-    for result in results {
-        match result {
-            Ok(value) => good.push(value),
-            Err(error) => return (good, Some(error)),
-        }
+/// Are the rows that are read made by this version of the projection?
+pub(super) fn check_version<P: Projection>(control: &Control) -> Result<(), ProjectionError> {
+    let (stored, ours) = (control.live.version, P::VERSION);
+    if stored == ours {
+        return Ok(());
     }
-    (good, None)
+    Err(ProjectionError::OtherVersion { projection: P::NAME, stored, ours })
 }
 
-fn fatal<P: Projection>(refusal: Refusal) -> Trouble {
+pub(super) fn fatal<P: Projection>(refusal: Refusal) -> Trouble {
     Trouble::Fatal(ProjectionError::Store { projection: P::NAME, refusal })
 }
 
@@ -319,7 +198,7 @@ pub(super) fn reading<P: Projection>(error: ReadError) -> Trouble {
     }
 }
 
-fn writing<P: Projection>(error: AppendError) -> Trouble {
+pub(super) fn writing<P: Projection>(error: AppendError) -> Trouble {
     match error {
         AppendError::Refused(refusal @ Refusal::ConditionFailed { .. }) => {
             Trouble::Stale(refusal.to_string())
