@@ -105,9 +105,9 @@ async fn compare(arguments: &Arguments, folder: &Path, clients: u32) -> Result<(
         // Who goes first alternates, so that a machine that grows slower or faster favours nobody.
         for is_ours in [pair % 2 == 1, pair % 2 == 0] {
             if is_ours {
-                load::seed(&file, load).await?;
+                let store = load::seed(&file, load).await?;
                 let before = cpu::used_us(own);
-                let measured = load::append(&file, clients as usize, load, None).await?;
+                let measured = load::append(store, clients as usize, load, None).await?;
                 let used = cpu::used_us(own).zip(before).map(|(after, before)| (after - before) as f64);
                 load::remove(&file)?;
                 let cpu_us = used.map(|us| us / measured.events as f64);

@@ -31,7 +31,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let cargo = |last: &[&str]| -> Result<std::process::Command> {
         let mut command = process::cargo();
-        command.args(["test", "--all-features", "--package", "mainstay-sqlite", "--test", "power_cut"]).args(last);
+        command
+            .args(["test", "--all-features", "--package", "mainstay-sqlite", "--test", "power_cut"])
+            .args(last);
         command.current_dir(tree::root()?).stdout(std::io::stderr());
         Ok(command)
     };

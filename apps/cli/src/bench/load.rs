@@ -53,7 +53,8 @@ impl Measured {
 }
 
 /// A store file with every stream begun, so that neither side of a comparison makes streams while it is timed.
-pub(crate) async fn seed(path: &Path, load: Load) -> Result<()> {
+/// The store is left open, and so knows its streams, as the plain loop does.
+pub(crate) async fn seed(path: &Path, load: Load) -> Result<Sqlite> {
     remove(path)?;
     let store = Sqlite::open(Options::new(path))?;
     let cx = Context::system();
@@ -66,8 +67,7 @@ pub(crate) async fn seed(path: &Path, load: Load) -> Result<()> {
         }
         store.append(&cx, act).await?;
     }
-    store.close();
-    Ok(())
+    Ok(store)
 }
 
 /// Removes a store's files.
@@ -86,12 +86,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// Appends one event at a time from each of `appenders` until the time is over, or until `events` are written.
 pub(crate) async fn append(
-    path: &Path,
+    store: Sqlite,
     appenders: usize,
     load: Load,
     events: Option<u64>,
 ) -> Result<Measured> {
-    let store = Sqlite::open(Options::new(path))?;
+    let before = store.groups();
     let began = Instant::now();
     let tasks: Vec<_> = (0..appenders)
         .map(|appender| {
@@ -108,7 +108,7 @@ pub(crate) async fn append(
         latency.add(own)?;
     }
     let seconds = began.elapsed().as_secs_f64();
-    let groups = store.groups();
+    let groups = store.groups().since(&before);
     store.close();
     Ok(Measured { events, seconds, latency, groups })
 }

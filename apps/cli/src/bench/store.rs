@@ -102,15 +102,15 @@ async fn measure(arguments: &Arguments, folder: &Path, output: &Output) -> Resul
         let mut pairs = Pairs::default();
         for pair in 1..=arguments.pairs {
             output.progress(&format!("{appenders} appenders: pair {pair} of {}", arguments.pairs));
-            load::seed(&ours, load).await?;
-            let mut measured = load::append(&ours, appenders, load, None).await?;
+            let store = load::seed(&ours, load).await?;
+            let mut measured = load::append(store, appenders, load, None).await?;
             let sizes = measured.sizes();
-            load::seed(&theirs, load).await?;
+            load::seed(&theirs, load).await?.close();
             let plain = plain::sqlite_loop(&theirs, &sizes, PAYLOAD, STREAMS, load.lasts)?;
             pairs.plain.push(measured.rate() / plain.rate());
             pairs.plain_rate.push(plain.rate());
             if appenders == 64 {
-                load::seed(&theirs, load).await?;
+                load::seed(&theirs, load).await?.close();
                 let singly = plain::sqlite_loop(&theirs, &[1], PAYLOAD, STREAMS, load.lasts)?;
                 pairs.singly.push(measured.rate() / singly.rate());
                 // What the store writes of an event, without its indices.
@@ -187,8 +187,8 @@ async fn feed(
     ratios: &mut Vec<Ratio>,
 ) -> Result<()> {
     output.progress(&format!("feed: writing {} events", arguments.feed));
-    load::seed(path, load).await?;
-    load::append(path, 64, load, Some(arguments.feed)).await?;
+    let store = load::seed(path, load).await?;
+    load::append(store, 64, load, Some(arguments.feed)).await?;
     let (mut read, mut projected) = (Vec::new(), Vec::new());
     for pair in 1..=arguments.pairs {
         output.progress(&format!("feed: pair {pair} of {}", arguments.pairs));
@@ -235,17 +235,17 @@ async fn grow(arguments: &Arguments, events: u64, output: &Output) -> Result<()>
     let path = arguments.dir.join("mainstay-grow.db");
     let load = Load { payload: PAYLOAD, streams: STREAMS, lasts: Duration::MAX };
     if !arguments.keep || !path.exists() {
-        load::seed(&path, load).await?;
+        load::seed(&path, load).await?.close();
     }
     let began = Instant::now();
-    load::append(&path, 1, load, Some(1)).await?;
+    load::append(Sqlite::open(Options::new(&path))?, 1, load, Some(1)).await?;
     let first = began.elapsed();
     let slices = events.div_ceil(1_000_000).max(1);
     let (mut written, mut seconds) = (0, 0.0);
     for slice in 0..slices {
         output.progress(&format!("grow: {written} of {events} events"));
         let share = events / slices + u64::from(slice < events % slices);
-        let measured = load::append(&path, 64, load, Some(share)).await?;
+        let measured = load::append(Sqlite::open(Options::new(&path))?, 64, load, Some(share)).await?;
         written += measured.events;
         seconds += measured.seconds;
     }

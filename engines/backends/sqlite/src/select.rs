@@ -164,22 +164,16 @@ impl Budget {
     }
 }
 
-/// The stream's number, if it was ever written to.
-pub(crate) fn stream_id(conn: &Connection, stream: &StreamName) -> rusqlite::Result<Option<i64>> {
-    conn.prepare_cached("select id from main.mainstay_streams where name = ?1")?
-        .query_row([stream.as_str()], |row| row.get(0))
-        .optional()
-}
-
-/// The stream's last version.
-pub(crate) fn version(conn: &Connection, stream: i64) -> rusqlite::Result<Version> {
-    let version: Option<i64> = conn
-        .prepare_cached(
-            "select version from main.mainstay_events where stream = ?1 order by version desc limit 1",
-        )?
-        .query_row([stream], |row| row.get(0))
-        .optional()?;
-    Ok(Version(version.unwrap_or(0) as u64))
+/// The stream's number and last version, if it was ever written to.
+pub(crate) fn stream(conn: &Connection, stream: &StreamName) -> rusqlite::Result<Option<(i64, Version)>> {
+    conn.prepare_cached(
+        "select id, (select version from main.mainstay_events where stream = id order by version desc limit 1)
+         from main.mainstay_streams where name = ?1",
+    )?
+    .query_row([stream.as_str()], |row| {
+        Ok((row.get(0)?, Version(row.get::<_, Option<i64>>(1)?.unwrap_or(0) as u64)))
+    })
+    .optional()
 }
 
 /// The end of the feed; nothing when it is empty.

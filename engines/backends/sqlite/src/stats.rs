@@ -22,6 +22,16 @@ pub struct GroupCounts {
 }
 
 impl GroupCounts {
+    /// What came since an earlier reading of the same store.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before = |size| earlier.sizes.iter().find(|(known, _)| *known == size).map_or(0, |(_, n)| *n);
+        let sizes = self.sizes.iter().map(|(size, commits)| (*size, commits - before(*size)));
+        Self {
+            events: self.events - earlier.events,
+            sizes: sizes.filter(|(_, commits)| *commits > 0).collect(),
+        }
+    }
+
     /// Commits.
     pub fn commits(&self) -> u64 {
         self.sizes.iter().map(|(_, commits)| commits).sum()

@@ -176,7 +176,10 @@ impl Store for Sqlite {
         let act = prepare::act(cx, act)?;
         let (reply, answer) = oneshot::channel();
         self.submit(Box::new(Append { act, answer: None, reply })).await?;
-        answer.await.unwrap_or_else(|_| Err(AppendError::Unknown { why: GONE.into() }))
+        match answer.await {
+            Ok((answer, _act)) => answer,
+            Err(_) => Err(AppendError::Unknown { why: GONE.into() }),
+        }
     }
 
     async fn transact<T, E, F>(&self, cx: &Context, closure: F) -> Result<Committed<T>, TransactError<E>>
@@ -208,11 +211,11 @@ impl Store for Sqlite {
         self.inner
             .readers
             .read(move |conn, names, budget| {
-                let Some(id) = select::stream_id(conn, &stream)? else {
+                let Some((id, version)) = select::stream(conn, &stream)? else {
                     return Ok(Ok(StreamPage { events: Vec::new(), version: Version::EMPTY }));
                 };
                 let events = select::stream_events(conn, names, id, from, backwards, max, budget)?;
-                Ok(Ok(StreamPage { events, version: select::version(conn, id)? }))
+                Ok(Ok(StreamPage { events, version }))
             })
             .await
     }

@@ -81,16 +81,21 @@ async fn run<D: Decider, S: Store>(pending: Pending<'_, D, S>) -> Outcome<D> {
         if !loaded.own.is_empty() {
             return work.recall(loaded.own).await;
         }
-        if let Some(expected) = expected.filter(|expected| *expected != loaded.version) {
-            let moved =
-                CommandError::VersionMoved { stream: work.stream.clone(), expected, actual: loaded.version };
-            return work.recall_or(&loaded, moved).await;
-        }
-        let events = match loaded.state.decide(&command) {
-            Ok(events) => events,
-            // It may be refused because it was carried out already: its first answer was lost.
-            Err(refusal) => return work.recall_or(&loaded, CommandError::Refused(refusal)).await,
+        let decided = match expected.filter(|expected| *expected != loaded.version) {
+            None => loaded.state.decide(&command).map_err(CommandError::Refused),
+            Some(expected) => Err(CommandError::VersionMoved {
+                stream: work.stream.clone(),
+                expected,
+                actual: loaded.version,
+            }),
         };
+        // No, or nothing to do: perhaps because it was done already, and the first answer was lost.
+        if !matches!(&decided, Ok(events) if !events.is_empty())
+            && let Some(done) = work.recalled(&loaded).await?
+        {
+            return Ok(done);
+        }
+        let events = decided?;
         let stale = match work.record(&mut loaded, &events, &also).await? {
             Step::Recorded(version, receipt) => {
                 return Ok(Done { receipt, version, events, repeated: false });
@@ -207,14 +212,16 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
         Ok((version, done.receipt, repeated))
     }
 
-    /// The answer of the command's earlier time, if it had one; else this error.
-    async fn recall_or(&mut self, loaded: &Loaded<D>, error: CommandError<D::Refusal>) -> Outcome<D> {
-        // A replay of the whole stream would have met the command's events.
+    /// The answer of the command's earlier time, if it had one that this replay could not meet.
+    async fn recalled(
+        &mut self,
+        loaded: &Loaded<D>,
+    ) -> Result<Option<Done<D::Event>>, CommandError<D::Refusal>> {
         if loaded.snapshot == Version::EMPTY || !self.is_recorded().await? {
-            return Err(error);
+            return Ok(None);
         }
         let whole = self.load(false).await?;
-        if whole.own.is_empty() { Err(error) } else { self.recall(whole.own).await }
+        if whole.own.is_empty() { Ok(None) } else { self.recall(whole.own).await.map(Some) }
     }
 
     /// Is the command's first event recorded, anywhere in the stream? Asked by an append that no stream can

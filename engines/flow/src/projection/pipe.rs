@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, AppendError, ConsumerName, Hash, Position, ReadError, Recorded, Refusal, Retry, Row, Store,
-    TransactError, Tx, ViewName,
+    Abort, AppendError, ConsumerName, Hash, Position, ReadError, Refusal, Retry, Store, TransactError, Tx,
+    ViewName,
 };
 use serde::{Deserialize, Serialize};
 
 use super::control::{Control, Generation, Mode, consumer_name, records, view_name};
 use super::error::ProjectionError;
-use super::failure::Failure;
-use super::model::{Observed, Projection};
-use super::view::View;
-use crate::event::{open, query};
+use super::model::Projection;
 
 /// The view that holds, for each generation, a position it has applied and the chain's hash there.
 pub(super) const PROOFS: &str = "mainstay.positions";

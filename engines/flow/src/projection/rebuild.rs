@@ -49,8 +49,8 @@ pub struct Rebuilt {
 /// How an attempt to switch ended.
 enum Switched {
     Done,
-    /// The rows are not as far yet as those that are read, or as the feed.
-    Behind,
+    /// The rows are not as far yet as those that are read (whose checkpoint this is), or as the feed.
+    Behind(Option<Position>),
     Overtaken,
 }
 
@@ -74,7 +74,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         }
         let generation = self.persist(cx, async || self.begin(cx).await).await?;
         self.clear_all(cx).await?;
-        let mut tries = 0;
+        let (mut tries, mut lost) = (0, None);
         loop {
             if self.mode == Mode::Inline && tries >= FREE_TRIES {
                 self.persist(cx, async || self.hold(cx).await).await?;
@@ -82,13 +82,13 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             let mut report = |at, head| progress(Progress { generation: generation.number, at, head });
             let at = self.fill(cx, Which::Filling(generation), Position(u64::MAX), &mut report).await?;
             tries += 1;
-            match self.persist(cx, async || self.switch(cx, generation, at).await).await? {
+            match self.persist(cx, async || self.switch(cx, generation, at, lost).await).await? {
                 Switched::Done => {
                     self.bell.send_replace(());
                     self.clear_all(cx).await?;
                     return Ok(Rebuilt { generation: generation.number, at });
                 }
-                Switched::Behind => {}
+                Switched::Behind(live) => lost = self.persist(cx, async || self.is_lost(live).await).await?,
                 Switched::Overtaken => return Err(ProjectionError::Overtaken { projection: P::NAME }),
             }
         }
@@ -118,9 +118,21 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             .await
     }
 
-    async fn switch(&self, cx: &Context, generation: Generation, at: Position) -> Result<Switched, Trouble> {
-        let inline = self.mode == Mode::Inline;
+    /// The checkpoint again, when the feed ends before it: what those rows show was lost in a restore. The feed
+    /// is asked after the checkpoint was read, and never shrinks otherwise.
+    async fn is_lost(&self, checkpoint: Option<Position>) -> Result<Option<Position>, Trouble> {
         let head = self.pipe.source.head().await.map_err(reading::<P>)?.position;
+        Ok(checkpoint.filter(|checkpoint| *checkpoint > head))
+    }
+
+    async fn switch(
+        &self,
+        cx: &Context,
+        generation: Generation,
+        at: Position,
+        lost: Option<Position>,
+    ) -> Result<Switched, Trouble> {
+        let inline = self.mode == Mode::Inline;
         let switched = self
             .pipe
             .change(cx, move |tx, stored| {
@@ -137,10 +149,9 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 } else {
                     // Readers don't go back behind what they were shown; unless the feed itself did.
                     let live = tx.checkpoint(&consumer_name(P::NAME, control.live.number)?)?;
-                    if live > tx.checkpoint(&consumer_name(P::NAME, generation.number)?)?
-                        && live <= Some(head)
-                    {
-                        return Ok(Switched::Behind);
+                    let filled = tx.checkpoint(&consumer_name(P::NAME, generation.number)?)?;
+                    if live > filled && live != lost {
+                        return Ok(Switched::Behind(live));
                     }
                 }
                 control.switch(generation);
@@ -148,7 +159,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
             })
             .await;
         match switched {
-            Err(Trouble::Stale(_)) => Ok(Switched::Behind),
+            Err(Trouble::Stale(_)) => Ok(Switched::Behind(None)),
             switched => switched,
         }
     }

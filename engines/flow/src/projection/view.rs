@@ -27,11 +27,11 @@ pub struct View<'a, R> {
     now: Cell<Position>,
 }
 
-/// A row as this transaction has it.
+/// A row as this transaction will write it; none: as it will remove it.
 struct Held<R> {
     row: Option<R>,
-    /// The event that changed it last; none when it is as stored.
-    changed_by: Option<Position>,
+    /// The event that changed it last.
+    changed_by: Position,
 }
 
 impl<R> fmt::Debug for View<'_, R> {
@@ -70,7 +70,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
     {
         if let Some(held) = self.held.borrow_mut().get_mut(key) {
             change(held.row.get_or_insert_default());
-            held.changed_by = Some(self.now.get());
+            held.changed_by = self.now.get();
             return Ok(());
         }
         let mut row = self.stored(key)?.unwrap_or_default();
@@ -103,9 +103,11 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
 
     /// Writes everything that was held back; on failure, the event whose row it was.
     pub(super) fn flush(&self) -> Result<(), (Position, Failure)> {
-        for (key, held) in self.held.take() {
-            let Some(position) = held.changed_by else { continue };
-            self.write(&key, held.row.as_ref()).map_err(|why| (position, why))?;
+        let mut held: Vec<_> = self.held.take().into_iter().collect();
+        // In the order of the keys: cheaper to insert, and the same each time.
+        held.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, held) in held {
+            self.write(&key, held.row.as_ref()).map_err(|why| (held.changed_by, why))?;
         }
         Ok(())
     }
@@ -123,7 +125,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
 
     fn hold(&self, key: &str, row: Option<R>) -> Result<(), Failure> {
         let mut held = self.held.borrow_mut();
-        held.insert(key.to_owned(), Held { row, changed_by: Some(self.now.get()) });
+        held.insert(key.to_owned(), Held { row, changed_by: self.now.get() });
         let full = held.len() >= HELD_MAX;
         drop(held);
         if full { self.flush().map_err(|(_, why)| why) } else { Ok(()) }

@@ -32,6 +32,10 @@ pub(crate) enum Ask {
     Create {
         owner: String,
     },
+    /// Creates it unless it is there.
+    Ensure {
+        owner: String,
+    },
     Deposit {
         amount: i64,
     },
@@ -43,7 +47,7 @@ pub(crate) enum Ask {
         deposits: usize,
     },
 }
-pub(crate) use Ask::{Create, Deposit, Many, Withdraw};
+pub(crate) use Ask::{Create, Deposit, Ensure, Many, Withdraw};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum No {
@@ -66,7 +70,8 @@ impl Decider for Account {
     fn decide(&self, ask: &Ask) -> Result<Vec<AccountEvent>, No> {
         match ask {
             Create { .. } if self.owner.is_some() => Err(No::Exists),
-            Create { owner } => Ok(vec![AccountCreated { owner: owner.clone() }]),
+            Ensure { .. } if self.owner.is_some() => Ok(vec![]),
+            Create { owner } | Ensure { owner } => Ok(vec![AccountCreated { owner: owner.clone() }]),
             Deposit { amount: 0 } => Ok(vec![]),
             Deposit { amount } => Ok(vec![DepositMade { amount: *amount }]),
             Withdraw { amount } if *amount > self.balance => Err(No::Overdrawn { by: amount - self.balance }),

@@ -13,12 +13,24 @@ use mainstay_event_store::{
 };
 use tokio::sync::watch;
 
+/// What somebody else does.
+#[derive(Clone)]
+pub(crate) struct Meanwhile(pub(crate) Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 /// What happens to one write.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     None,
     /// Others come first: whatever they do happens between the caller's reads and its write.
     Yield,
+    /// Somebody else does this just before.
+    Meanwhile(Meanwhile),
     /// Refused for now; nothing is written.
     Busy,
     /// Not written, and nobody knows.
@@ -82,6 +94,10 @@ impl Faulty {
             Fault::Busy => Err(Refusal::Busy { why: "a test".into() }.into()),
             Fault::LostBefore => Err(AppendError::Unknown { why: "lost before".into() }),
             Fault::CrashBefore => self.die().await,
+            Fault::Meanwhile(act) => {
+                act.0();
+                Ok(())
+            }
             Fault::Yield => {
                 tokio::task::yield_now().await;
                 Ok(())

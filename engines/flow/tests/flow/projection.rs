@@ -362,3 +362,79 @@ async fn a_view_is_verified_while_everybody_goes_on() {
     stop.send_replace(true);
     work.await.unwrap();
 }
+
+/// Puts, gets, deletes and scans in one transaction; `apply` itself checks that reads see the writes before them.
+struct Ledger;
+
+impl Projection for Ledger {
+    type Event = AccountEvent;
+    type Row = Balance;
+    const NAME: &'static str = "ledger";
+
+    fn apply(&self, view: &View<'_, Balance>, event: &Observed<'_, AccountEvent>) -> Result<(), Failure> {
+        let n = event.version().0;
+        let row = Balance { amount: n as i64, events: n };
+        view.put("last", &row)?;
+        assert_eq!(view.get("last")?, Some(row));
+        view.put(&format!("kept-{n:03}"), &Balance::default())?;
+        view.put("gone", &Balance::default())?;
+        assert_eq!((view.delete("gone")?, view.delete("gone")?, view.get("gone")?), (true, false, None));
+        if n > 1 {
+            assert!(
+                view.delete(&format!("kept-{:03}", n - 1))?,
+                "written by the event before, in this page or another"
+            );
+        }
+        let by = ScanBy::Index {
+            index: "amount",
+            from: IndexValue::Integer(1),
+            to: IndexValue::Integer(i64::MAX),
+        };
+        if n.is_multiple_of(5) {
+            let found = view.scan(by, None, 10)?;
+            assert_eq!(found.rows, [("last".to_owned(), Balance { amount: n as i64, events: n })]);
+        }
+        view.update("gone", |row| row.events = n)
+    }
+
+    fn indices(row: &Balance) -> Vec<mainstay_event_store::IndexEntry> {
+        Balances::indices(row)
+    }
+}
+
+#[tokio::test]
+async fn reads_see_the_writes_before_them_however_the_pages_are_cut() {
+    let cx = cx();
+    let mut all = Vec::new();
+    for page_max in [1, 3, 7, 1_000] {
+        let store = Memory::new();
+        bank(&store).command(&cx, "account-7", Many { deposits: 40 }).await.unwrap();
+        let ledger = Projector::new(store.clone(), store.clone(), Ledger).unwrap().page_max(page_max);
+        ledger.run_until_caught_up(&cx).await.unwrap();
+        let view = ViewName::new("ledger#1").unwrap();
+        all.push(store.view_scan(&Scan::keys(view, 1_000)).await.unwrap().rows);
+        let keys: Vec<_> = all[0].iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["gone", "kept-040", "last"]);
+        assert_eq!(all.last(), all.first(), "pages of {page_max}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_be_written_is_told_with_its_event() {
+    struct Large;
+    impl Projection for Large {
+        type Event = AccountEvent;
+        type Row = String;
+        const NAME: &'static str = "large";
+        fn apply(&self, view: &View<'_, String>, event: &Observed<'_, AccountEvent>) -> Result<(), Failure> {
+            let n = event.version().0;
+            let bytes = if n == 4 { 2 << 20 } else { 5 };
+            view.put(&n.to_string(), &"a".repeat(bytes))
+        }
+    }
+    let (store, cx) = (Memory::new(), cx());
+    bank(&store).command(&cx, "account-7", Many { deposits: 9 }).await.unwrap();
+    let large = Projector::new(store.clone(), store.clone(), Large).unwrap();
+    let error = large.run_until_caught_up(&cx).await.unwrap_err();
+    assert!(matches!(error, ProjectionError::Failed { position: Position(4), .. }), "{error}");
+}

@@ -8,8 +8,8 @@ use mainstay_event_store::{Scan, Store, ViewName};
 use mainstay_flow::projection::Consistency::{Eventual, ReadYourWrites};
 use mainstay_flow::projection::{ProjectionError, Projector, Reader};
 
-use crate::bank::{Balance, Balances, BalancesInCents, Deposit, Many, bank, cx, quick};
-use crate::faulty::{Fault, Faulty};
+use crate::bank::{Balance, Balances, BalancesInCents, Deposit, Many, bank, cx, length, quick};
+use crate::faulty::{Fault, Faulty, Meanwhile};
 
 async fn rows(store: &impl Store, generation: u64) -> usize {
     let view = ViewName::new(format!("balances#{generation}")).unwrap();
@@ -91,6 +91,11 @@ async fn writers_readers_and_the_projector_go_on_meanwhile() {
         }
     });
     for generation in 2..=6 {
+        // Each time, something has been written since the last.
+        let written = length(&store, "busy").await;
+        while length(&store, "busy").await == written {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(balances.rebuild(&cx, |_| {}).await.unwrap().generation, generation);
     }
     stop.send_replace(true);
@@ -248,6 +253,33 @@ async fn readers_never_go_back_behind_what_they_were_shown() {
     assert_eq!(rebuilt.at.0, 10);
     let row = balances.reader().get(&cx, "late", Eventual).await.unwrap();
     assert_eq!(row, Some(Balance { amount: 1, events: 1 }));
+}
+
+#[tokio::test]
+async fn readers_never_go_back_however_late_the_event_comes() {
+    // After each of the rebuild's reads, just before the write that rests on it.
+    for at_write in 0..4 {
+        let (store, cx) = (Memory::new(), cx());
+        accounts(&store, 3).await;
+        let live = Projector::new(store.clone(), store.clone(), Balances).unwrap();
+        live.run_until_caught_up(&cx).await.unwrap();
+        let late = {
+            let (store, live, cx) = (store.clone(), live.clone(), cx.clone());
+            move || {
+                finish(bank(&store).command(&cx, "late", Deposit { amount: 1 }).into_future()).unwrap();
+                finish(live.run_until_caught_up(&cx)).unwrap();
+            }
+        };
+        let plan =
+            std::iter::repeat_n(Fault::None, at_write).chain([Fault::Meanwhile(Meanwhile(Arc::new(late)))]);
+        let process = Faulty::over(store.clone(), plan);
+        let rebuild = Projector::new(store.clone(), process.clone(), Balances).unwrap();
+        rebuild.rebuild(&cx, |_| {}).await.unwrap();
+        assert!(process.writes() > at_write);
+        let row = live.reader().get(&cx, "late", Eventual).await.unwrap();
+        // After the last of these writes, the switch, the old rows are not followed any more.
+        assert_eq!(row, Some(Balance { amount: 1, events: 1 }), "before write {at_write}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use mainstay_event_store::{Act, Expected, Row, Store, Tx, Version, ViewName};
 use mainstay_flow::command::{CommandError, Snapshot};
 use mainstay_flow::{Commands, Decider};
 
-use crate::bank::{Account, Deposit, No, Withdraw, bank, cx, length, raw, stream};
+use crate::bank::{Account, Deposit, Ensure, No, Withdraw, bank, cx, length, raw, stream};
 
 impl Snapshot for Account {
     const NAME: &'static str = "account";
@@ -98,6 +98,8 @@ async fn a_repeated_command_is_known_even_when_a_snapshot_hides_its_events() {
     let (store, cx) = (Memory::new(), cx());
     let bank = snapshotting(&store);
     bank.command(&cx, "account-7", Deposit { amount: 10 }).await.unwrap();
+    let ensure = || Ensure { owner: "alice".into() };
+    let ensured = bank.command(&cx, "account-7", ensure()).idempotent("ensure-1").await.unwrap();
     let first = bank.command(&cx, "account-7", Withdraw { amount: 10 }).idempotent("pay-1").await.unwrap();
     for _ in 0..10 {
         bank.command(&cx, "account-7", Deposit { amount: 1 }).await.unwrap();
@@ -107,13 +109,16 @@ async fn a_repeated_command_is_known_even_when_a_snapshot_hides_its_events() {
     for _ in 0..2 {
         let again =
             bank.command(&cx, "account-7", Withdraw { amount: 10 }).idempotent("pay-1").await.unwrap();
-        assert_eq!((again.version, again.events, again.repeated), (Version(2), first.events.clone(), true));
+        assert_eq!((again.version, again.events, again.repeated), (Version(3), first.events.clone(), true));
         let (left, _) = bank.state(&cx, "account-7").await.unwrap();
         if left.balance > 0 {
             bank.command(&cx, "account-7", Withdraw { amount: left.balance }).await.unwrap();
         }
     }
     assert_eq!(length(&store, "account-7").await, before + 1);
+    // Decided anew there would be nothing to do: the answer is still what the command did.
+    let again = bank.command(&cx, "account-7", ensure()).idempotent("ensure-1").await.unwrap();
+    assert_eq!((again.version, again.events, again.repeated), (Version(2), ensured.events, true));
     // One that was never sent is refused, and the probe that asked leaves nothing behind.
     let refused =
         bank.command(&cx, "account-7", Withdraw { amount: 10 }).idempotent("pay-2").await.unwrap_err();

@@ -32,12 +32,14 @@
 
 pub mod append;
 pub mod chain;
+pub mod checkpoints;
 pub mod conditions;
 pub mod feed;
 pub mod inbox;
 pub mod input;
 mod kit;
 pub mod leases;
+pub mod outbox;
 pub mod streams;
 pub mod subscribe;
 pub mod transaction;
@@ -134,8 +136,8 @@ macro_rules! conformance_suite {
             transaction::concurrent_transactions_lose_no_update,
             transaction::only_the_last_run_of_a_closure_counts,
             transaction::events_of_a_transaction_are_checked_and_idempotent,
-            transaction::outbox_rows_are_numbered_in_commit_order,
-            transaction::checkpoints_move_only_from_where_they_are,
+            outbox::outbox_rows_are_numbered_in_commit_order,
+            checkpoints::checkpoints_move_only_from_where_they_are,
             inbox::inbox_marks_make_an_effect_happen_once,
             inbox::the_inbox_remembers_for_ever_in_bounded_space,
             views::views_are_rows_by_key_and_index,

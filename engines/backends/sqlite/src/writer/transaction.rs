@@ -174,8 +174,8 @@ impl Transaction {
         if let Some(stream) = self.streams.borrow().get(name) {
             return Ok(Some(*stream));
         }
-        let Some(id) = select::stream_id(&self.conn, name)? else { return Ok(None) };
-        let stream = Stream { id, version: select::version(&self.conn, id)? };
+        let Some((id, version)) = select::stream(&self.conn, name)? else { return Ok(None) };
+        let stream = Stream { id, version };
         self.remember(name, stream);
         Ok(Some(stream))
     }
