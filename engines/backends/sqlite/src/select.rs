@@ -167,8 +167,9 @@ impl Budget {
 /// The stream's number and last version, if it was ever written to.
 pub(crate) fn stream(conn: &Connection, stream: &StreamName) -> rusqlite::Result<Option<(i64, Version)>> {
     conn.prepare_cached(
-        "select id, (select version from main.mainstay_events where stream = id order by version desc limit 1)
-         from main.mainstay_streams where name = ?1",
+        "select s.id, (select e.version from main.mainstay_events e where e.stream = s.id
+                        order by e.version desc limit 1)
+         from main.mainstay_streams s where s.name = ?1",
     )?
     .query_row([stream.as_str()], |row| {
         Ok((row.get(0)?, Version(row.get::<_, Option<i64>>(1)?.unwrap_or(0) as u64)))
