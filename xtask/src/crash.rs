@@ -100,6 +100,8 @@ struct Summary {
     both: u64,
     changed: u64,
     foreign: u64,
+    /// Refused because the store could not, though nothing but a kill had happened to it.
+    failed: u64,
     /// The worker ended by itself, or could not open its file again.
     died: u64,
     seconds: f64,
@@ -123,6 +125,7 @@ struct Report {
     both: u64,
     changed: u64,
     foreign: u64,
+    failed: u64,
     violations: Vec<String>,
     head: Option<Head>,
 }
@@ -173,7 +176,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         println!(
             "{} kills ({} early), {} acknowledged, {} refused, {} unknown ({} of them there, {} resolved): \
              lost {}, doubled {}, refused but visible {}, torn {}, order broken {}, both {}, changed {}, foreign {}, \
-             died {}",
+             failed {}, died {}",
             summary.kills,
             summary.kills_early,
             summary.acknowledged,
@@ -189,6 +192,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             summary.both,
             summary.changed,
             summary.foreign,
+            summary.failed,
             summary.died
         );
     }
@@ -384,6 +388,7 @@ impl<'a> Series<'a> {
         summary.both += report.both;
         summary.changed += report.changed;
         summary.foreign += report.foreign;
+        summary.failed += report.failed;
         summary.violations.extend(report.violations.iter().map(|what| format!("seed {}: {what}", self.seed)));
         Ok(report)
     }
@@ -423,7 +428,7 @@ mod tests {
 
     fn report(open: u64, lost: u64, violations: &str) -> String {
         format!(
-            r#"{{"acts":2,"acknowledged":1,"refused":0,"open":{open},"open_there":0,"events":1,"lost":{lost},"doubled":0,"refused_visible":0,"torn":0,"order_broken":0,"both":0,"changed":0,"foreign":0,"violations":[{violations}],"head":{{"position":1,"hash":"h"}}}}"#
+            r#"{{"acts":2,"acknowledged":1,"refused":0,"open":{open},"open_there":0,"events":1,"lost":{lost},"doubled":0,"refused_visible":0,"torn":0,"order_broken":0,"both":0,"changed":0,"foreign":0,"failed":0,"violations":[{violations}],"head":{{"position":1,"hash":"h"}}}}"#
         )
     }
 

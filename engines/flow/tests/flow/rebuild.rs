@@ -94,6 +94,7 @@ async fn writers_readers_and_the_projector_go_on_meanwhile() {
         // Each time, something has been written since the last.
         let written = length(&store, "busy").await;
         while length(&store, "busy").await == written {
+            assert!(!writer.is_finished(), "the writer has failed: its message is above");
             tokio::task::yield_now().await;
         }
         assert_eq!(balances.rebuild(&cx, |_| {}).await.unwrap().generation, generation);

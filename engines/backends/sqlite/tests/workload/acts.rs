@@ -49,8 +49,15 @@ pub(crate) struct Plan {
 /// How an act ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Acknowledged { position: u64, repeated: bool, versions: Vec<(StreamName, Version)> },
+    Acknowledged {
+        position: u64,
+        repeated: bool,
+        versions: Vec<(StreamName, Version)>,
+    },
+    /// By its own expectation, condition or error.
     Refused(String),
+    /// By a store that could not: busy, out of space, broken. Nothing was written either.
+    Failed(String),
     Unknown(String),
 }
 
@@ -135,7 +142,7 @@ impl Plan {
                 repeated: done.repeated,
                 versions: done.versions,
             },
-            Err(AppendError::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
+            Err(AppendError::Refused(refusal)) => refused(&refusal),
             Err(AppendError::Unknown { why }) => Outcome::Unknown(why),
         }
     }
@@ -150,7 +157,7 @@ impl Plan {
                 Outcome::Acknowledged { position: done.receipt.mark(), repeated, versions }
             }
             Err(TransactError::User(why)) => Outcome::Refused(why.into()),
-            Err(TransactError::Store(AppendError::Refused(refusal))) => Outcome::Refused(refusal.to_string()),
+            Err(TransactError::Store(AppendError::Refused(refusal))) => refused(&refusal),
             Err(TransactError::Store(AppendError::Unknown { why })) => Outcome::Unknown(why),
         }
     }
@@ -179,6 +186,13 @@ impl Plan {
             Kind::GivenUp => Err(Abort::User("the user's own error")),
             _ => Ok((false, version)),
         }
+    }
+}
+
+fn refused(refusal: &Refusal) -> Outcome {
+    match refusal {
+        Refusal::Conflict { .. } | Refusal::ConditionFailed { .. } => Outcome::Refused(refusal.to_string()),
+        _ => Outcome::Failed(refusal.to_string()),
     }
 }
 

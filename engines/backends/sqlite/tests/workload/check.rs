@@ -40,6 +40,9 @@ pub(crate) struct Report {
     pub(crate) changed: u64,
     /// There, and nobody tried it.
     pub(crate) foreign: u64,
+    /// Refused because the store could not. For whoever runs the workload to judge: it is right on a machine
+    /// that fails, and wrong on one that does not.
+    pub(crate) failed: u64,
     /// The first violations in words.
     pub(crate) violations: Vec<String>,
     /// The end of the feed.
@@ -70,7 +73,8 @@ struct Found<'a> {
 
 /// Compares everything with everything.
 pub(crate) fn check(ledger: &Ledger, feed: &Feed, seed: u64, writers: u64) -> Result<Report, Failure> {
-    let mut report = Report { events: feed.events.len() as u64, head: feed.head(), ..Report::default() };
+    let (events, failed) = (feed.events.len() as u64, ledger.failed.len() as u64);
+    let mut report = Report { events, failed, head: feed.head(), ..Report::default() };
     for what in feed.changed.iter().chain(&ledger.broken) {
         report.found(|r| &mut r.changed, || what.clone());
     }

@@ -71,7 +71,7 @@ async fn write(store: Sqlite, cx: Context, job: Job, writer: u64, log: Arc<impl 
             Outcome::Acknowledged { versions, .. } => {
                 version = Ok(versions.iter().find(|(stream, _)| *stream == own).map_or(basis, |(_, v)| *v));
             }
-            Outcome::Refused(_) => {}
+            Outcome::Refused(_) | Outcome::Failed(_) => {}
             // The one case in which the writer can't know its own stream any more.
             Outcome::Unknown(_) => version = last_version(&store, &own).await,
         }

@@ -134,7 +134,7 @@ pub(crate) async fn resolve(
         let right = match &outcome {
             Outcome::Acknowledged { repeated, .. } => *repeated == there,
             Outcome::Refused(_) => !there,
-            Outcome::Unknown(_) => false,
+            Outcome::Failed(_) | Outcome::Unknown(_) => false,
         };
         if !right {
             let there = if there { "is" } else { "is not" };

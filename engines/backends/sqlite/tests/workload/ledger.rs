@@ -12,6 +12,8 @@ pub(crate) struct Ledger {
     pub(crate) acts: BTreeMap<u64, Entry>,
     /// Ends of the feed that some reader has seen.
     pub(crate) seen: Vec<Head>,
+    /// Refusals that are the store's own fault, or its machine's.
+    pub(crate) failed: Vec<String>,
     /// What a reader found wrong while it followed the feed.
     pub(crate) broken: Vec<String>,
     /// The highest position acknowledged so far.
@@ -55,6 +57,7 @@ pub(crate) fn ended(number: u64, outcome: &Outcome) -> String {
             line
         }
         Outcome::Refused(why) => format!("refused {number} {why}"),
+        Outcome::Failed(why) => format!("failed {number} {why}"),
         Outcome::Unknown(why) => format!("unknown {number} {why}"),
     }
 }
@@ -102,6 +105,10 @@ impl Ledger {
                 self.acts.get_mut(&number)?;
             }
             "refused" => self.acts.get_mut(&number)?.state = State::Refused,
+            "failed" => {
+                self.acts.get_mut(&number)?.state = State::Refused;
+                self.failed.push(rest.to_owned());
+            }
             "ack" => {
                 let position = words.next()?.parse().ok()?;
                 let repeated = words.next()? == "again";
