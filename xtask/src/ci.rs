@@ -61,7 +61,7 @@ const FULL: &[Step] = &[
     step("outside", "cargo xtask outside"),
     step("crash", "cargo xtask crash store --kills 300 --seed 1"),
     step("power cuts", "cargo xtask powercut --cuts 500 --seed 1"),
-    step("mutations", "cargo xtask mutate"),
+    step("mutations", "cargo xtask mutate --gate"),
 ];
 
 /// A step that takes longer hangs: a lane is to end, red, rather than be cut off without a word.

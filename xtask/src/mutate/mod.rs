@@ -14,6 +14,7 @@
 //! command = ["cargo", "test", "-p", "mainstay-resilience"]
 //! caught_by = ["retry::state::tests::jitter_covers_the_whole_range"]   # all of them must fail
 //! also_fails = []                               # these may fail; any other failure is an error
+//! gate = true                                   # optional; the gate runs it on every change
 //! timeout_seconds = 300                         # optional; caught_by = ["timeout"] expects a hang,
 //!                                               # ["exit"] the exit code 1 of a command that is no test
 //! ```
@@ -45,6 +46,9 @@ pub(crate) struct Arguments {
     /// Only the mutation of this name.
     #[arg(long)]
     only: Option<String>,
+    /// Only those that the gate runs on every change (`gate = true`): the store's, and one of each other room.
+    #[arg(long, conflicts_with = "only")]
+    gate: bool,
     /// One JSON object on standard output instead of the table.
     #[arg(long)]
     json: bool,
@@ -53,7 +57,7 @@ pub(crate) struct Arguments {
 /// Runs the mutations. True when each was caught as it says.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let root = tree::root()?;
-    let report = run_in(&root, &root.join("target/mutate"), arguments.only.as_deref())?;
+    let report = run_in(&root, &root.join("target/mutate"), arguments.only.as_deref(), arguments.gate)?;
     if arguments.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -63,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 /// Runs the mutations of the checkout at `root`, building under `out`.
-fn run_in(root: &Path, out: &Path, only: Option<&str>) -> Result<Report> {
+fn run_in(root: &Path, out: &Path, only: Option<&str>, gate: bool) -> Result<Report> {
     let tree = Tree::open(root)?;
     let mut mutations = plan::read(&tree)?;
     if let Some(only) = only {
@@ -71,6 +75,7 @@ fn run_in(root: &Path, out: &Path, only: Option<&str>) -> Result<Report> {
         mutations.retain(|mutation| mutation.name == only);
         ensure!(!mutations.is_empty(), "no mutation is named {only}; there are: {}", names.join(", "));
     }
+    mutations.retain(|mutation| mutation.gate || !gate);
     if mutations.is_empty() {
         // A check that checks nothing is not green.
         bail!("there is no mutation in {}", root.join(plan::FOLDER).display());
@@ -204,7 +209,7 @@ mod tests {
     fn verdicts(mutations: &[(&str, &str)]) -> BTreeMap<String, String> {
         let directory = checkout(mutations);
         let before = std::fs::read_to_string(directory.path().join("src/lib.rs")).unwrap();
-        let report = run_in(directory.path(), &directory.path().join("target/mutate"), None).unwrap();
+        let report = run_in(directory.path(), &directory.path().join("target/mutate"), None, false).unwrap();
         let after = std::fs::read_to_string(directory.path().join("src/lib.rs")).unwrap();
         assert_eq!(before, after, "the checkout itself is never touched");
         assert_eq!(report.passed, report.rows.iter().all(|row| row.passed));
@@ -270,7 +275,7 @@ mod tests {
         let library = directory.path().join("src/lib.rs");
         let text = std::fs::read_to_string(&library).unwrap().replace("steps(9), 9", "steps(9), 8");
         std::fs::write(library, text).unwrap();
-        let report = run_in(directory.path(), &directory.path().join("target/mutate"), None).unwrap();
+        let report = run_in(directory.path(), &directory.path().join("target/mutate"), None, false).unwrap();
         assert!(!report.passed);
         assert_eq!(report.rows[0].verdict, "NOT TRIED");
     }
@@ -278,11 +283,12 @@ mod tests {
     #[test]
     fn nothing_to_run_is_an_error() {
         let directory = checkout(&[]);
-        let error = run_in(directory.path(), &directory.path().join("out"), None).unwrap_err();
+        let error = run_in(directory.path(), &directory.path().join("out"), None, false).unwrap_err();
         assert!(error.to_string().contains("there is no mutation"), "{error}");
         let directory =
             checkout(&[("caught", "find = \"a + b\"\nreplace = \"a * b\"\ncaught_by = [\"tests::sums\"]")]);
-        let error = run_in(directory.path(), &directory.path().join("out"), Some("other")).unwrap_err();
+        let error =
+            run_in(directory.path(), &directory.path().join("out"), Some("other"), false).unwrap_err();
         assert_eq!(error.to_string(), "no mutation is named other; there are: caught");
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Mutation {
     /// Tests that may fail beside them.
     pub(super) also_fails: Vec<String>,
     pub(super) limit: Duration,
+    /// Whether the gate runs it on every change.
+    pub(super) gate: bool,
 }
 
 impl Mutation {
@@ -87,6 +89,8 @@ struct Written {
     #[serde(default)]
     also_fails: Vec<String>,
     timeout_seconds: Option<u64>,
+    #[serde(default)]
+    gate: bool,
 }
 
 /// Reads every mutation of the tree, in the order of their file names.
@@ -150,6 +154,7 @@ fn parse(text: &str) -> Result<Mutation> {
         caught_by: written.caught_by,
         also_fails: written.also_fails,
         limit: Duration::from_secs(written.timeout_seconds.unwrap_or(LIMIT_SECONDS)),
+        gate: written.gate,
     })
 }
 

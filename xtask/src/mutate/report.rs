@@ -201,6 +201,7 @@ mod tests {
             caught_by: owned(caught_by),
             also_fails: owned(also_fails),
             limit: Duration::from_secs(9),
+            gate: false,
         }
     }
 

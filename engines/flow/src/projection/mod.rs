@@ -18,7 +18,8 @@
 //!   (`an_event_that_can_not_be_read_stops_it_and_is_named`).
 //! - Rows of two versions, stores or histories are never mixed (`rows_of_another_version_store_or_way_are_not_mixed`,
 //!   `a_feed_that_was_restored_and_went_on_differently_is_noticed`).
-//! - A rebuild shows no reader a half-filled view (`writers_readers_and_the_projector_go_on_meanwhile`) and is
+//! - A rebuild shows no reader a half-filled view, or an older one than before
+//!   (`writers_readers_and_the_projector_go_on_meanwhile`, `readers_never_go_back_however_late_the_event_comes`), and is
 //!   resumed after a crash (`a_rebuild_that_dies_anywhere_is_resumed`).
 //! - [`Projector::verify`] finds rows that are not what the feed says (`drift_is_found_and_named`).
 //!
