@@ -220,7 +220,9 @@ async fn open(disk: &Disk) -> Sqlite {
     let store = match Sqlite::open(options(disk)) {
         Ok(store) => store,
         Err(error) => {
-            again(error.to_string());
+            let told = error.to_string();
+            assert!(told.contains("nothing was changed") || told.contains("no store was made"), "{told}");
+            again(told);
             Sqlite::open(options(disk)).unwrap()
         }
     };
@@ -261,10 +263,12 @@ async fn append_all(store: &Sqlite, disk: &Disk, ledger: &mut Ledger, mut then: 
             ledger.line(&ledger::ended(number, &outcome)).unwrap();
             match &mut then {
                 Struck::Stop => break,
-                Struck::Again(refused) if matches!(outcome, Outcome::Failed(_)) => {
-                    refused.extend([(disk.kill(), ledger.clone()), (disk.cut(number), ledger.clone())]);
+                Struck::Again(refused) => {
+                    if let Outcome::Failed(why) = &outcome {
+                        assert!(why.contains("nothing was written"), "{why}");
+                        refused.extend([(disk.kill(), ledger.clone()), (disk.cut(number), ledger.clone())]);
+                    }
                 }
-                Struck::Again(_) => {}
             }
             outcome = plan.submit(store, &cx, version).await;
         }

@@ -15,7 +15,7 @@ use crate::prepare::Origin;
 use crate::select::{self, Names};
 use crate::views;
 
-/// One transaction on the writer's connection. See [`Tx`]; the user's own SQL goes through [`crate::Sql`].
+/// One transaction on the writer's connection. See [`mainstay_event_store::Tx`]; the user's own SQL goes through [`crate::Sql`].
 #[derive(Debug)]
 pub struct Transaction {
     conn: Connection,
