@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use mainstay::sqlite::{Options, Sqlite};
 use mainstay::store::{Position, Query, Store};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::load::{self, Load, Measured};
 use super::machine::{self, Machine};
 use super::plain;
 use super::ratio::{Ratio, Target, median};
-use crate::output::Output;
+use crate::output::{BadInput, Output};
 
 /// Measures the store and says whether its targets are met.
 ///
@@ -78,7 +78,7 @@ impl Drop for Scratch {
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if arguments.appenders.iter().any(|n| *n == 0 || *n > 100_000) {
-        bail!("--appenders: each from 1 to 100000; nothing was measured");
+        return Err(BadInput("--appenders: each from 1 to 100000; nothing was measured".into()).into());
     }
     let folder = arguments.dir.join(format!("mainstay-bench-{}", std::process::id()));
     if let Some(events) = arguments.grow {

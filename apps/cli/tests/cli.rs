@@ -1,0 +1,186 @@
+//! The binary as people and scripts meet it: answers, exit codes, and what it says to bad input.
+
+// A failed test is a panic; the lint's exemption for tests does not reach helper functions.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn mainstay(folder: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read its input may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a command that must succeed; what it printed.
+fn done(folder: &Path, arguments: &[&str]) -> String {
+    let output = mainstay(folder, arguments, "");
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a command that must fail with this code and these words; nothing of it may be on standard output.
+fn fails(folder: &Path, arguments: &[&str], input: &str, code: i32, words: &str) {
+    let output = mainstay(folder, arguments, input);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.contains(words), "{arguments:?}: {words:?} is missing in: {said}");
+}
+
+#[test]
+fn up_shows_80_by_replay_and_its_line_works_when_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        // The second time finds the commands done, and doubles nothing.
+        let shown = done(folder.path(), &["up", "--data", "a folder"]);
+        assert!(shown.contains("balance 80, by replay of 3 events"), "{shown}");
+        let line = shown.lines().find_map(|line| line.strip_prefix("read them: ")).unwrap();
+        let pasted = Command::new("sh").arg("-c").arg(line).current_dir(folder.path()).output().unwrap();
+        assert!(pasted.status.success(), "{line}: {}", text(&pasted.stderr));
+        let lines = text(&pasted.stdout);
+        assert_eq!(lines.lines().count(), 3, "{lines}");
+        assert!(lines.contains("AccountCreated") && lines.contains(r#"{"amount":100}"#), "{lines}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&done(folder.path(), &["up", "--json"])).unwrap();
+    assert_eq!(json["balance"], 80);
+}
+
+#[test]
+fn an_appended_event_is_read_verified_and_not_doubled() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = "018f3b1e-0000-7000-8000-000000000001";
+    let append =
+        ["events", "append", "s.db", "--stream", "a", "--type", "T", "--data", r#"{"n":1}"#, "--id", id];
+    let first: serde_json::Value =
+        serde_json::from_str(&done(folder.path(), &[&append[..], &["--json"]].concat())).unwrap();
+    assert_eq!((first["version"].as_u64(), first["repeated"].as_bool()), (Some(1), Some(false)));
+    let again: serde_json::Value =
+        serde_json::from_str(&done(folder.path(), &[&append[..], &["--json"]].concat())).unwrap();
+    assert_eq!((again["version"].as_u64(), again["repeated"].as_bool()), (Some(1), Some(true)));
+
+    let read = done(folder.path(), &["events", "read", "s.db", "--json"]);
+    let event: serde_json::Value = serde_json::from_str(&read).unwrap();
+    assert_eq!((event["stream"].as_str(), event["payload"]["n"].as_i64()), (Some("a"), Some(1)));
+
+    let proved = done(folder.path(), &["events", "verify", "s.db"]);
+    let head = proved.lines().find_map(|line| line.strip_prefix("head ")).unwrap().to_owned();
+    done(folder.path(), &["events", "append", "s.db", "--stream", "a", "--type", "T", "--expected", "1"]);
+    let proved = done(folder.path(), &["events", "verify", "s.db", "--head", &head]);
+    assert!(proved.contains("2 events, chain unbroken, and the kept head matches"), "{proved}");
+    let other = format!("1:{}", "0".repeat(64));
+    fails(folder.path(), &["events", "verify", "s.db", "--head", &other], "", 6, "history was rewritten");
+    let later = format!("3:{}", "0".repeat(64));
+    fails(folder.path(), &["events", "verify", "s.db", "--head", &later], "", 6, "the end was cut off");
+}
+
+#[test]
+fn reading_chooses_by_stream_type_tag_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = r#"{"stream":"a","type":"X","tags":["t:1"]}
+{"stream":"b","type":"Y","tags":["t:1"]}
+
+{"stream":"a","type":"Y","payload":{"n":3}}
+"#;
+    let output = mainstay(folder.path(), &["events", "append", "s.db", "--lines"], input);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let positions = |arguments: &[&str]| {
+        let lines = done(folder.path(), &[&["events", "read", "s.db", "--json"], arguments].concat());
+        let event = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        lines.lines().map(|line| event(line)["position"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(positions(&[]), [1, 2, 3]);
+    assert_eq!(positions(&["--type", "Y"]), [2, 3]);
+    assert_eq!(positions(&["--tag", "t:1"]), [1, 2]);
+    assert_eq!(positions(&["--tag", "t:1", "--type", "Y"]), [2]);
+    assert_eq!(positions(&["--after", "2"]), [3]);
+    assert_eq!(positions(&["--limit", "1"]), [1]);
+    assert_eq!(positions(&["--stream", "a"]), [1, 3]);
+    assert_eq!(positions(&["--stream", "a", "--backwards", "--limit", "1"]), [3]);
+    let tail = done(folder.path(), &["events", "tail", "s.db", "--after", "1", "--limit", "2"]);
+    assert_eq!(tail.lines().count(), 2, "{tail}");
+}
+
+/// Each line: arguments, input, exit code, and the words of the check that it meets.
+#[test]
+fn bad_input_is_answered_with_what_why_and_what_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(here, &["events", "append", "s.db", "--stream", "a", "--type", "T"]);
+    std::fs::write(
+        here.join("notes.txt"),
+        "no database at all, but long enough to have a header of 100 bytes".repeat(9),
+    )
+    .unwrap();
+    let long = "n".repeat(300);
+    let append = |rest: &[&'static str]| [&["events", "append", "s.db"], rest].concat();
+    fails(here, &["events", "read", "missing.db"], "", 4, "there is no store");
+    fails(here, &["events", "read", "notes.txt"], "", 4, "is not a store");
+    fails(here, &["events", "read", "."], "", 4, "it is a folder");
+    fails(
+        here,
+        &["events", "append", "no/such/folder.db", "--stream", "a", "--type", "T"],
+        "",
+        4,
+        "check the path",
+    );
+    fails(here, &["events", "read", "s.db", "--stream", "nobody"], "", 2, "has no event");
+    fails(here, &["events", "read", "s.db", "--after", "99"], "", 2, "the feed ends at 1");
+    fails(here, &["events", "read", "s.db", "--after", "-1"], "", 2, "unexpected argument");
+    fails(here, &["events", "read", "s.db", "--type", ""], "", 2, "it is empty");
+    fails(here, &["events", "append", "s.db", "--stream", &long, "--type", "T"], "", 2, "at most 256");
+    fails(here, &append(&["--stream", "a\u{7}b", "--type", "T"]), "", 2, "control character U+0007");
+    fails(here, &append(&["--stream", "a", "--type", "T", "--data", "{"]), "", 2, "--data is not JSON");
+    fails(here, &append(&["--stream", "a", "--type", "T", "--id", "7"]), "", 2, "--id");
+    fails(
+        here,
+        &append(&["--stream", "a", "--type", "T", "--expected", "soon"]),
+        "",
+        2,
+        "give a version number",
+    );
+    fails(here, &append(&["--stream", "a", "--type", "T", "--expected", "5"]), "", 3, "has version 1");
+    fails(
+        here,
+        &append(&["--stream", "a", "--type", "T", "--expected", "empty"]),
+        "",
+        3,
+        "expected was no event",
+    );
+    fails(
+        here,
+        &append(&["--stream", "a", "--type", "T", "--tag", "x", "--tag", "x"]),
+        "",
+        2,
+        "same tag twice",
+    );
+    fails(here, &append(&["--stream", "a"]), "", 2, "--type");
+    fails(here, &["events", "verify", "s.db", "--head", "1"], "", 2, "it has no colon");
+    fails(here, &["events", "verify", "s.db", "--head", "1:zz"], "", 2, "not a hash");
+    fails(here, &["bench", "store", "--pairs", "0"], "", 2, "--pairs");
+    fails(here, &["bench", "store", "--appenders", "0"], "", 2, "each from 1 to 100000");
+    fails(here, &["nonsense"], "", 2, "unrecognized subcommand");
+    let lines = append(&["--lines"]);
+    fails(here, &lines, "{\"stream\":\"a\",\"type\":\"T\"}\n{\"steam\":\"a\"}\n", 2, "line 2");
+    fails(here, &lines, "{\"steam\":\"a\"}\n", 2, "did you mean `stream`?");
+    fails(here, &lines, "[1]\n", 2, "line 1");
+    fails(here, &lines, "{\"stream\":\"a\",\"type\":\"T\",\"payload\":\n", 2, "line 1");
+    fails(here, &lines, "{\"stream\":\"a\",\"type\":\"T\",\"expected\":9}\n", 3, "line 1");
+    // One line of the good ones before a bad one was appended, and nothing else of all that.
+    assert_eq!(done(here, &["events", "read", "s.db"]).lines().count(), 2);
+    let failed = mainstay(here, &["events", "read", "missing.db", "--json"], "");
+    let answer: serde_json::Value = serde_json::from_str(&text(&failed.stdout)).unwrap();
+    assert_eq!(answer["error"]["code"], 4);
+}
