@@ -286,6 +286,40 @@ async fn sql_past_its_time_is_interrupted_and_harms_only_its_closure() {
     assert!(refusal.to_string().contains("time limit"), "{refusal}");
 }
 
+/// Many that spoil the group: each is refused, and still nobody else suffers.
+#[tokio::test]
+async fn many_bad_closures_harm_only_themselves() {
+    let folder = folder::Folder::new();
+    let store = with_audit(&folder).await;
+    let (go, held) = hold(&store).await;
+    let tasks: Vec<_> = (0..12_i64)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let cx = Context::system();
+                let event = event(&cx);
+                let ended = store.transact(&cx, move |tx: &Transaction| -> End<()> {
+                    tx.append(&stream(&format!("s{n}")), Expected::Empty, std::slice::from_ref(&event))?;
+                    tx.sql().execute("insert into audit values (?1)", [n])?;
+                    if n % 2 == 0 {
+                        tx.sql().execute("insert or rollback into audit values (?1)", [n])?;
+                    }
+                    Ok(())
+                });
+                ended.await.is_ok()
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    go.send(()).unwrap();
+    held.await.unwrap();
+    for (n, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.await.unwrap(), n % 2 == 1, "closure {n}");
+    }
+    assert_eq!(audit_rows(&store).await, [1, 3, 5, 7, 9, 11]);
+    assert_eq!(store.head().await.unwrap().position.0, 6, "positions are dense");
+}
+
 /// Waits for a condition, not for a time: the deadline is only there so that a failure ends.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();

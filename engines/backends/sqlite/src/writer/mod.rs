@@ -36,8 +36,18 @@ use work::Turn;
 /// Bytes of one group: what is kept in the write-ahead log's index at most before a commit.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// How often a group is done again before the rest of it is refused with the last failure.
+/// How often a group is done again as a whole before its jobs are done one by one.
 const LOST_MAX: usize = 3;
+
+/// How one transaction of a group ended.
+enum Attempt {
+    /// Every job in it has its answer.
+    Ended,
+    /// This job spoiled it; the others wait.
+    Lost((Box<dyn Work>, Refusal)),
+    /// The connection can't be trusted any more; every job in it has its answer.
+    Failed(String),
+}
 
 /// Everything the writer thread owns.
 pub(crate) struct Writer {
@@ -130,28 +140,67 @@ impl Writer {
         group: &mut Vec<Box<dyn Work>>,
     ) -> Result<(), String> {
         group.retain(|job| !job.abandoned());
-        let mut lost = 0;
-        while !group.is_empty() {
-            if let Err(error) = tx.begin(version, genesis) {
-                tx.roll_back();
-                self.refuse(group, &refusal(&error));
-                return if kind(&error) == Kind::Locked { Ok(()) } else { Err(error.to_string()) };
+        let mut culprits = Vec::new();
+        let mut ended = Ok(());
+        while !group.is_empty() && ended.is_ok() {
+            // Where several spoil it, each goes alone: dear, but nobody suffers for the others.
+            let mut rest = if culprits.len() < LOST_MAX { Vec::new() } else { group.split_off(1) };
+            match self.attempt(tx, genesis, version, group) {
+                Attempt::Ended => {}
+                Attempt::Lost(culprit) => culprits.push(culprit),
+                Attempt::Failed(why) => {
+                    let refusal = Refusal::Unavailable {
+                        why: why.clone(),
+                        remedy: "it was not begun; try again".into(),
+                        passing: true,
+                    };
+                    self.refuse(&mut rest, &refusal);
+                    ended = Err(why);
+                }
             }
-            let tail = tx.tail();
-            let culprit = group.iter_mut().enumerate().find_map(|(i, job)| match job.turn(tx, &self.board) {
-                Turn::Kept => None,
-                Turn::GroupLost(refusal) => Some((i, refusal)),
-            });
-            let Some((i, refusal)) = culprit else { return self.commit(tx, tail.position.0, group) };
+            group.append(&mut rest);
+        }
+        // What a culprit says may rest on what its neighbours wrote: they are on disk by now.
+        for (job, refusal) in culprits {
+            job.end(self.store, End::NotDone(refusal));
+        }
+        ended
+    }
+
+    /// Does the jobs in one transaction and answers them, unless one of them spoils it: that one is taken out,
+    /// and nothing is written.
+    fn attempt(
+        &self,
+        tx: &Transaction,
+        genesis: Hash,
+        version: &mut Option<i64>,
+        jobs: &mut Vec<Box<dyn Work>>,
+    ) -> Attempt {
+        if let Err(error) = tx.begin(version, genesis) {
             tx.roll_back();
-            tx.restore(tail);
-            lost += 1;
-            group.remove(i).end(self.store, End::NotDone(refusal.clone()));
-            if lost >= LOST_MAX {
-                self.refuse(group, &refusal);
+            self.refuse(jobs, &refusal(&error));
+            return if kind(&error) == Kind::Locked {
+                Attempt::Ended
+            } else {
+                Attempt::Failed(error.to_string())
+            };
+        }
+        let tail = tx.tail();
+        let culprit = jobs.iter_mut().enumerate().find_map(|(i, job)| match job.turn(tx, &self.board) {
+            Turn::Kept => None,
+            Turn::GroupLost(refusal) => Some((i, refusal)),
+        });
+        match culprit {
+            None => match self.commit(tx, tail.position.0, jobs) {
+                Ok(()) => Attempt::Ended,
+                Err(why) => Attempt::Failed(why),
+            },
+            Some((i, refusal)) => {
+                tx.roll_back();
+                tx.restore(tail);
+                Attempt::Lost((jobs.remove(i), refusal))
             }
         }
-        Ok(())
     }
 
     fn commit(&self, tx: &Transaction, before: u64, group: &mut Vec<Box<dyn Work>>) -> Result<(), String> {
