@@ -7,8 +7,8 @@ use std::path::Path;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Act, AppendError, EventType, Expected, NewEvent, Payload, Position, Query, ReadError, Refusal, Store,
-    StreamName, Verifier,
+    Act, AppendError, EventType, Expected, Head, NewEvent, Payload, Position, Query, ReadError, Refusal,
+    Store, StreamName, Tag, Verifier,
 };
 use mainstay_sqlite::rusqlite::Connection;
 use mainstay_sqlite::{OpenError, Options, Sqlite};
@@ -220,6 +220,25 @@ async fn reading_after_a_position_that_never_was_is_refused() {
     let store = Sqlite::open(Options::new(&path)).unwrap();
     let error = store.read(&Query::all(), Position(3), 10).await.unwrap_err();
     assert_eq!(error, ReadError::PastEnd { asked: Position(3), ends: Position(2) });
+}
+
+/// A file as a build of schema 1 wrote it, byte for byte: whatever comes later has to go on from it.
+#[tokio::test]
+async fn a_file_of_schema_1_goes_on() {
+    let folder = folder::Folder::new();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, include_bytes!("fixtures/schema-1.db")).unwrap();
+    let kept = Head {
+        position: Position(40),
+        hash: "2af288435e65ac80ef446687452d1eff2495e54a2731d3bb49034dc1e4f4ffac".parse().unwrap(),
+    };
+    let store = Sqlite::open(Options::new(&path).existing()).unwrap();
+    assert_eq!(store.head_at(kept.position).await.unwrap(), Some(kept));
+    assert_eq!(verified(&store).await, Ok(40));
+    let query = Query::tags([Tag::new("customer:1").unwrap()]);
+    assert_eq!(store.read(&query, Position::START, 100).await.unwrap().events.len(), 14);
+    append(&store, 3).await.unwrap();
+    assert_eq!(verified(&store).await, Ok(43));
 }
 
 #[cfg(feature = "faults")]
