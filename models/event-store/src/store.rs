@@ -97,7 +97,7 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
         consumer: &ConsumerName,
     ) -> impl Future<Output = Result<Option<Position>, ReadError>> + Send;
 
-    /// Outbox rows after a number, in order.
+    /// Outbox rows after a number, in order. A page may be shorter than asked for; an empty one is the end.
     fn outbox_after(
         &self,
         seq: u64,

@@ -90,6 +90,16 @@ impl SqlError {
     }
 }
 
+impl SqlError {
+    /// The transaction is gone: nothing more may be done in its name.
+    pub(crate) fn lost() -> Self {
+        Self { message: LOST.into(), locked: false, constraint: false }
+    }
+}
+
+/// What a closure is told that goes on after its transaction was rolled back under it.
+pub(crate) const LOST: &str = "goes on after an earlier statement of it rolled the whole transaction back";
+
 impl From<rusqlite::Error> for SqlError {
     fn from(error: rusqlite::Error) -> Self {
         let kind = kind(&error);

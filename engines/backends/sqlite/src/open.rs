@@ -173,6 +173,25 @@ fn write_ahead(conn: &Connection) -> rusqlite::Result<String> {
     Ok(mode)
 }
 
+/// Is this still the store that was opened, in a shape this build knows? The file may have been swapped, or
+/// migrated by a newer build in another process.
+pub(crate) fn same_store(conn: &Connection, store: StoreId) -> rusqlite::Result<()> {
+    let other = |why: &str| {
+        Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some(format!("the file is not what was opened: {why}")),
+        ))
+    };
+    match schema::found(conn)? {
+        Found::Version(schema::VERSION) => {}
+        Found::Version(_) => return other("another build has changed its schema"),
+        Found::Nothing => return other("it holds no store"),
+    }
+    let id: Vec<u8> =
+        conn.query_row("select value from main.mainstay_meta where key = 'store'", [], |row| row.get(0))?;
+    if id == store.0.as_bytes() { Ok(()) } else { other("it is another store") }
+}
+
 /// Looks at the file, makes or migrates it, and says who it is.
 pub(crate) fn prepare(options: &Options) -> Result<StoreId, OpenError> {
     let failed = |error: &rusqlite::Error| explain(options, error);

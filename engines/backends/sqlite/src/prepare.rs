@@ -54,7 +54,7 @@ pub(crate) fn extra(stream: &StreamName, new: &NewEvent, origin: &Origin) -> Ext
     keys.push(type_key(&new.event_type));
     keys.extend(new.tags.iter().map(tag_key));
     // Two tags of one event that share a key would break the table's uniqueness; one row finds both.
-    if keys.len() > 2 {
+    if keys.len() > 1 {
         keys.sort_unstable();
         keys.dedup();
     }

@@ -40,7 +40,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 /// The pool. Its threads end when the last handle of the store is gone.
@@ -59,7 +59,7 @@ impl Readers {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
-            places: Semaphore::new(READS_MAX),
+            places: Arc::new(Semaphore::new(READS_MAX)),
         });
         let readers = Self { shared: Arc::clone(&shared) };
         let options = Arc::new(options.clone());
@@ -80,9 +80,11 @@ impl Readers {
         + 'static,
     ) -> Result<T, ReadError> {
         let gone = || ReadError::Unavailable { why: "the store is closed".into(), passing: false };
-        let _place = self.shared.places.acquire().await.map_err(|_| gone())?;
+        let place = Arc::clone(&self.shared.places).acquire_owned().await.map_err(|_| gone())?;
         let (reply, answer) = oneshot::channel();
         let run: Job = Box::new(move |reader| {
+            // Held by the job, not by the future: a cancelled read keeps its place until it is taken out.
+            let _place = place;
             if !reply.is_closed() {
                 // Who does not wait any more does not want to know.
                 let _ = reply.send(reader.run(job));

@@ -113,6 +113,45 @@ create table mainstay_leases(
 ) strict, without rowid;
 "];
 
+/// Our tables.
+const TABLES: [&str; 13] = [
+    "mainstay_meta",
+    "mainstay_streams",
+    "mainstay_events",
+    "mainstay_keys",
+    "mainstay_outbox",
+    "mainstay_inbox",
+    "mainstay_inbox_holes",
+    "mainstay_inbox_recent",
+    "mainstay_checkpoints",
+    "mainstay_views",
+    "mainstay_view_rows",
+    "mainstay_view_index",
+    "mainstay_leases",
+];
+
+/// A table of the user's that would get in the store's way: a foreign key onto one of ours makes every append
+/// look it up, or fail; a name like ours is kept for later versions. The authorizer sees neither.
+pub(crate) fn in_the_way(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let refers: Option<String> = conn
+        .query_row(
+            "select t.name from main.sqlite_schema t join pragma_foreign_key_list(t.name) f
+             where t.type = 'table' and substr(f.\"table\", 1, 9) = 'mainstay_' collate nocase limit 1",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if refers.is_some() {
+        return Ok(refers);
+    }
+    let mut names = conn.prepare(
+        "select name from main.sqlite_schema
+         where type in ('table', 'view') and substr(name, 1, 9) = 'mainstay_' collate nocase",
+    )?;
+    let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok(names.into_iter().find(|name| !TABLES.contains(&name.as_str())))
+}
+
 /// What a file is to us.
 pub(crate) enum Found {
     /// No table of ours.

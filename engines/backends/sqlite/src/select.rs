@@ -130,6 +130,10 @@ impl Collected {
         Ok(position)
     }
 
+    fn full(&self) -> bool {
+        self.payloads.len() >= PAGE_BYTES_MAX
+    }
+
     fn finish(mut self) -> Vec<Recorded> {
         let payloads = Bytes::from(self.payloads);
         let mut start = 0;
@@ -147,6 +151,9 @@ fn split_tags(text: &str) -> rusqlite::Result<Vec<Tag>> {
     }
     text.split('\n').map(|tag| Tag::new(tag).map_err(|_| damaged("tag"))).collect()
 }
+
+/// Payload bytes after which a page ends, however few events it holds.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// How much one read transaction may look at: it must not hold back the write-ahead log's reuse.
 #[derive(Debug, Clone, Copy)]
@@ -245,7 +252,7 @@ pub(crate) fn stream_events(
     let mut found = Collected::default();
     while let Some(row) = rows.next()? {
         found.push(conn, names, row, |_| true)?;
-        if budget.spent(found.events.len()) {
+        if found.full() || budget.spent(found.events.len()) {
             break;
         }
     }
@@ -280,7 +287,7 @@ pub(crate) fn feed(
     let mut next = after;
     while let Some(row) = rows.next()? {
         next = found.push(conn, names, row, |_| true)?;
-        if budget.spent(found.events.len()) {
+        if found.full() || budget.spent(found.events.len()) {
             return Ok((found.finish(), next));
         }
     }
@@ -354,7 +361,7 @@ fn by_keys(
         while let Some(row) = rows.next()? {
             let position = found.push(conn, names, row, |event| query.selects(event))?;
             looked_at += 1;
-            if budget.spent(looked_at) {
+            if found.full() || budget.spent(looked_at) {
                 return Ok((found.finish(), position));
             }
         }

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Params, Row};
 
 use crate::error::SqlError;
-use crate::writer::Transaction;
+use crate::writer::{Code, Transaction};
 
 /// The user's way to their own tables, in the same transaction as the facts.
 ///
@@ -29,9 +29,14 @@ impl Transaction {
 }
 
 impl Sql<'_> {
+    /// A statement after the transaction is gone would be a transaction of its own.
+    fn enter(&self) -> Result<Code<'_>, SqlError> {
+        if self.tx.is_lost() { Err(SqlError::lost()) } else { Ok(self.tx.guard().user_code()) }
+    }
+
     /// Runs one statement; the number of rows it changed.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize, SqlError> {
-        let _user = self.tx.guard().user_code();
+        let _user = self.enter()?;
         Ok(self.tx.conn().prepare_cached(&theirs(sql))?.execute(params)?)
     }
 
@@ -42,7 +47,7 @@ impl Sql<'_> {
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, SqlError> {
-        let _user = self.tx.guard().user_code();
+        let _user = self.enter()?;
         Ok(self.tx.conn().prepare_cached(&theirs(sql))?.query_row(params, read).optional()?)
     }
 
@@ -53,7 +58,7 @@ impl Sql<'_> {
         params: impl Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, SqlError> {
-        let _user = self.tx.guard().user_code();
+        let _user = self.enter()?;
         let mut statement = self.tx.conn().prepare_cached(&theirs(sql))?;
         let rows = statement.query_map(params, read)?.collect::<Result<Vec<_>, _>>()?;
         Ok(rows)
@@ -61,7 +66,7 @@ impl Sql<'_> {
 
     /// Runs several statements, as for a migration of the user's own tables.
     pub fn batch(&self, sql: &str) -> Result<(), SqlError> {
-        let _user = self.tx.guard().user_code();
+        let _user = self.enter()?;
         Ok(self.tx.conn().execute_batch(sql)?)
     }
 }

@@ -67,7 +67,7 @@ impl Sqlite {
         if !options.read_only {
             let (sender, receiver) = mpsc::channel(options.queue.max(1));
             let work = Writer {
-                options: options.clone(),
+                options: options.clone().existing(),
                 store: id,
                 guard: Arc::clone(&guard),
                 board: Arc::clone(&board),
@@ -147,9 +147,11 @@ impl Sqlite {
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
             Err(mpsc::error::TrySendError::Full(work)) => work,
         };
+        let place = jobs.reserve();
+        tokio::pin!(place);
         loop {
-            // The queue is full: wait for a place, but not for one that a stuck closure will never make.
-            match tokio::time::timeout(Duration::from_millis(100), jobs.reserve()).await {
+            // The queue is full: wait for a place in turn, but not for one that a stuck closure will never make.
+            match tokio::time::timeout(Duration::from_millis(100), &mut place).await {
                 Ok(Ok(place)) => {
                     place.send(work);
                     return Ok(());
@@ -161,6 +163,9 @@ impl Sqlite {
         }
     }
 }
+
+/// Payload bytes after which a page of outbox rows ends, however few it holds.
+const OUTBOX_PAGE_BYTES_MAX: usize = 4 << 20;
 
 const GONE: &str = "the writer thread ended before it answered";
 
@@ -314,10 +319,16 @@ impl Store for Sqlite {
                      where seq > ?1 order by seq limit ?2",
                 )?;
                 let mut rows = statement.query((seq, max as i64))?;
-                let mut records = Vec::new();
+                let (mut records, mut bytes) = (Vec::new(), 0);
                 while let Some(row) = rows.next()? {
+                    if bytes >= OUTBOX_PAGE_BYTES_MAX {
+                        break;
+                    }
                     match outbox_record(row)? {
-                        Ok(record) => records.push(record),
+                        Ok(record) => {
+                            bytes += record.row.payload.len();
+                            records.push(record);
+                        }
                         Err(why) => return Ok(Err(ReadError::Damaged { why })),
                     }
                 }

@@ -19,6 +19,9 @@ pub(crate) struct Known(HashMap<ViewName, View>);
 
 const KNOWN_MAX: usize = 1_000;
 
+/// Bytes after which a page of rows ends, however few it holds.
+const SCAN_BYTES_MAX: usize = 4 << 20;
+
 impl Known {
     /// Forgets everything: another process has written, or something was rolled back.
     pub(crate) fn clear(&mut self) {
@@ -213,9 +216,9 @@ pub(crate) fn scan(conn: &Connection, known: &mut Known, scan: &Scan) -> rusqlit
     let mut statement = conn.prepare_cached(sql)?;
     let mut found = statement.query(params_from_iter(params))?;
     let mut rows = Rows::default();
-    let mut last = None;
+    let (mut last, mut bytes) = (None, 0);
     while let Some(row) = found.next()? {
-        if rows.rows.len() == max {
+        if rows.rows.len() == max || bytes >= SCAN_BYTES_MAX {
             rows.next = last;
             break;
         }
@@ -225,7 +228,9 @@ pub(crate) fn scan(conn: &Connection, known: &mut Known, scan: &Scan) -> rusqlit
             None => None,
         };
         last = Some(Cursor { value, key: key.clone() });
-        rows.rows.push((key, row.get(1)?));
+        let value: Vec<u8> = row.get(1)?;
+        bytes += value.len();
+        rows.rows.push((key, value));
     }
     Ok(rows)
 }

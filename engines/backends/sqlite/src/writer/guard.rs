@@ -18,14 +18,20 @@ pub(crate) struct Guard {
     /// When the running closure began, in nanoseconds since `origin`, plus one; 0 when none runs.
     began: AtomicU64,
     limit: Duration,
+    /// Has the user's code made or altered a table since this was last asked?
+    tables: AtomicBool,
 }
 
-/// Marks the statements prepared while it lives as the user's.
-pub(crate) struct UserCode<'a>(&'a Guard);
+/// Marks the statements prepared while it lives as the user's, or as the store's. They nest: a row of a user's
+/// query may be handled by a call of the store, and that by another query.
+pub(crate) struct Code<'a> {
+    guard: &'a Guard,
+    before: bool,
+}
 
-impl Drop for UserCode<'_> {
+impl Drop for Code<'_> {
     fn drop(&mut self) {
-        self.0.user.store(false, Ordering::Relaxed);
+        self.guard.user.store(self.before, Ordering::Relaxed);
     }
 }
 
@@ -40,12 +46,26 @@ impl Drop for Running<'_> {
 
 impl Guard {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { origin: Instant::now(), user: AtomicBool::new(false), began: AtomicU64::new(0), limit }
+        Self {
+            origin: Instant::now(),
+            user: AtomicBool::new(false),
+            began: AtomicU64::new(0),
+            limit,
+            tables: AtomicBool::new(false),
+        }
     }
 
-    pub(crate) fn user_code(&self) -> UserCode<'_> {
-        self.user.store(true, Ordering::Relaxed);
-        UserCode(self)
+    pub(crate) fn user_code(&self) -> Code<'_> {
+        Code { guard: self, before: self.user.swap(true, Ordering::Relaxed) }
+    }
+
+    pub(crate) fn store_code(&self) -> Code<'_> {
+        Code { guard: self, before: self.user.swap(false, Ordering::Relaxed) }
+    }
+
+    /// Has the user's code made or altered a table since this was last asked?
+    pub(crate) fn tables_changed(&self) -> bool {
+        self.tables.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn closure_runs(&self) -> Running<'_> {
@@ -78,11 +98,13 @@ impl Guard {
         conn.progress_handler(1_000, Some(move || guard.overdue()))?;
         let guard = Arc::clone(self);
         conn.authorizer(Some(move |context: AuthContext<'_>| {
-            if guard.user.load(Ordering::Relaxed) && !allowed(&context) {
-                Authorization::Deny
-            } else {
-                Authorization::Allow
+            if !guard.user.load(Ordering::Relaxed) {
+                return Authorization::Allow;
             }
+            if matches!(context.action, AuthAction::CreateTable { .. } | AuthAction::AlterTable { .. }) {
+                guard.tables.store(true, Ordering::Relaxed);
+            }
+            if allowed(&context) { Authorization::Allow } else { Authorization::Deny }
         }))
     }
 }
@@ -101,25 +123,19 @@ fn allowed(context: &AuthContext<'_>) -> bool {
         | A::Delete { table_name }
         | A::Update { table_name, .. }
         | A::CreateTable { table_name }
-        | A::CreateTempTable { table_name }
         | A::DropTable { table_name }
-        | A::DropTempTable { table_name }
         | A::AlterTable { table_name, .. }
         | A::Analyze { table_name } => !ours(table_name),
-        A::CreateIndex { table_name, index_name }
-        | A::CreateTempIndex { table_name, index_name }
-        | A::DropIndex { table_name, index_name }
-        | A::DropTempIndex { table_name, index_name } => !ours(table_name) && !ours(index_name),
-        A::CreateTrigger { table_name, trigger_name }
-        | A::CreateTempTrigger { table_name, trigger_name }
-        | A::DropTrigger { table_name, trigger_name }
-        | A::DropTempTrigger { table_name, trigger_name } => !ours(table_name) && !ours(trigger_name),
-        A::CreateView { view_name }
-        | A::CreateTempView { view_name }
-        | A::DropView { view_name }
-        | A::DropTempView { view_name } => !ours(view_name),
+        A::CreateIndex { table_name, index_name } | A::DropIndex { table_name, index_name } => {
+            !ours(table_name) && !ours(index_name)
+        }
+        A::CreateTrigger { table_name, trigger_name } | A::DropTrigger { table_name, trigger_name } => {
+            !ours(table_name) && !ours(trigger_name)
+        }
+        A::CreateView { view_name } | A::DropView { view_name } => !ours(view_name),
         A::Reindex { index_name } => !ours(index_name),
-        // A virtual table may do anything its module can.
+        // A virtual table may do anything its module can. A temporary object would outlive its transaction on the
+        // writer's connection, be seen by everybody's closures, and be gone after the next reopening.
         _ => false,
     }
 }

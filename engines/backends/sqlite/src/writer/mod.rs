@@ -18,12 +18,12 @@ mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_event_store::{Hash, Refusal, StoreId, chain};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use guard::Guard;
+pub(crate) use guard::{Code, Guard};
 pub use transaction::Transaction;
 pub(crate) use work::{Append, End, Transact, Work};
 
@@ -31,6 +31,7 @@ use crate::error::{Kind, kind, refusal};
 use crate::health::Board;
 use crate::open;
 use crate::options::Options;
+use transaction::Broken;
 use work::Turn;
 
 /// Bytes of one group: what is kept in the write-ahead log's index at most before a commit.
@@ -39,12 +40,26 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// How often a group is done again as a whole before its jobs are done one by one.
 const LOST_MAX: usize = 3;
 
+/// How often a file that can't be opened any more is tried again.
+const REOPEN_EVERY: Duration = Duration::from_millis(500);
+
+/// Tells everybody when the writer thread falls: by a panic in what a caller handed in, say.
+struct Fallen(Arc<Board>);
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_failed(Some("the writer thread panicked; open the store anew".into()));
+        }
+    }
+}
+
 /// How one transaction of a group ended.
 enum Attempt {
     /// Every job in it has its answer.
     Ended,
     /// This job spoiled it; the others wait.
-    Lost((Box<dyn Work>, Refusal)),
+    Lost(Box<dyn Work>, Broken),
     /// The connection can't be trusted any more; every job in it has its answer.
     Failed(String),
 }
@@ -63,20 +78,27 @@ pub(crate) struct Writer {
 impl Writer {
     /// Runs until every sender is gone and the queue is empty.
     pub(crate) fn run(mut self) {
+        let _fallen = Fallen(Arc::clone(&self.board));
         let genesis = chain::genesis(self.store);
-        let mut group: Vec<Box<dyn Work>> = Vec::new();
-        while self.fill(&mut group) {
+        loop {
             let tx = match self.connect(genesis) {
                 Ok(tx) => tx,
                 Err(error) => {
-                    // Not limping on: everything is refused until the file can be opened again.
                     self.board.set_failed(Some(error.to_string()));
-                    self.refuse(&mut group, &refusal(&error));
-                    continue;
+                    // Not limping on: what waits is refused. What comes after that, even at once, tries anew.
+                    for _ in 0..self.jobs.len() {
+                        if let Ok(job) = self.jobs.try_recv() {
+                            job.end(self.store, End::NotDone(refusal(&error)));
+                        }
+                    }
+                    if self.wait(REOPEN_EVERY) {
+                        continue;
+                    }
+                    return;
                 }
             };
             self.board.set_failed(None);
-            let failure = self.serve(&tx, genesis, &mut group);
+            let failure = self.serve(&tx, genesis);
             // Closing is where the engine lets go of its locks; what it says then changes nothing any more.
             let _ = tx.into_connection().close();
             match failure {
@@ -86,12 +108,25 @@ impl Writer {
         }
     }
 
+    /// Waits for work, but not for long; false when nobody is left to bring any.
+    fn wait(&self, at_most: Duration) -> bool {
+        let until = Instant::now() + at_most;
+        while self.jobs.is_empty() && Instant::now() < until {
+            if self.jobs.is_closed() {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        true
+    }
+
     fn connect(&self, genesis: Hash) -> rusqlite::Result<Transaction> {
         let mut conn = open::writer(&self.options)?;
         // What an earlier writer left in the log may be in the page cache only, if its sync failed: on disk in
         // the main file it can't take later commits with it. Passive: waits for nobody.
         conn.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
         self.guard.install(&mut conn)?;
+        open::same_store(&conn, self.store)?;
         let tx = Transaction::new(conn, Arc::clone(&self.guard), genesis);
         tx.read_tail(genesis)?;
         self.head.send_replace(tx.tail().position.0);
@@ -100,16 +135,14 @@ impl Writer {
 
     /// Serves groups on one connection. Ends with a reason when the connection can't be trusted any more,
     /// with none when nobody is left to ask.
-    fn serve(&mut self, tx: &Transaction, genesis: Hash, group: &mut Vec<Box<dyn Work>>) -> Option<String> {
-        let mut version = None;
-        loop {
-            if let Err(why) = self.group(tx, genesis, &mut version, group) {
+    fn serve(&mut self, tx: &Transaction, genesis: Hash) -> Option<String> {
+        let (mut version, mut group) = (None, Vec::new());
+        while self.fill(&mut group) {
+            if let Err(why) = self.group(tx, genesis, &mut version, &mut group) {
                 return Some(why);
             }
-            if !self.fill(group) {
-                return None;
-            }
         }
+        None
     }
 
     /// Waits for work, then takes what is there.
@@ -141,13 +174,18 @@ impl Writer {
     ) -> Result<(), String> {
         group.retain(|job| !job.abandoned());
         let mut culprits = Vec::new();
-        let mut ended = Ok(());
+        let (mut ended, mut failing) = (Ok(()), None);
         while !group.is_empty() && ended.is_ok() {
             // Where several spoil it, each goes alone: dear, but nobody suffers for the others.
             let mut rest = if culprits.len() < LOST_MAX { Vec::new() } else { group.split_off(1) };
             match self.attempt(tx, genesis, version, group) {
                 Attempt::Ended => {}
-                Attempt::Lost(culprit) => culprits.push(culprit),
+                Attempt::Lost(job, broken) => {
+                    if broken.reopen {
+                        failing = Some(broken.refusal.to_string());
+                    }
+                    culprits.push((job, broken.refusal));
+                }
                 Attempt::Failed(why) => {
                     let refusal = Refusal::Unavailable {
                         why: why.clone(),
@@ -164,7 +202,7 @@ impl Writer {
         for (job, refusal) in culprits {
             job.end(self.store, End::NotDone(refusal));
         }
-        ended
+        ended.and(failing.map_or(Ok(()), Err))
     }
 
     /// Does the jobs in one transaction and answers them, unless one of them spoils it: that one is taken out,
@@ -188,17 +226,17 @@ impl Writer {
         let tail = tx.tail();
         let culprit = jobs.iter_mut().enumerate().find_map(|(i, job)| match job.turn(tx, &self.board) {
             Turn::Kept => None,
-            Turn::GroupLost(refusal) => Some((i, refusal)),
+            Turn::GroupLost(broken) => Some((i, broken)),
         });
         match culprit {
             None => match self.commit(tx, tail.position.0, jobs) {
                 Ok(()) => Attempt::Ended,
                 Err(why) => Attempt::Failed(why),
             },
-            Some((i, refusal)) => {
+            Some((i, broken)) => {
                 tx.roll_back();
                 tx.restore(tail);
-                Attempt::Lost((jobs.remove(i), refusal))
+                Attempt::Lost(jobs.remove(i), broken)
             }
         }
     }

@@ -10,7 +10,7 @@ use mainstay_event_store::{Hash, Position, Refusal, StreamName, Version};
 use rusqlite::Connection;
 
 use super::guard::Guard;
-use crate::error::refusal;
+use crate::error::{Kind, LOST, kind, refusal};
 use crate::prepare::Origin;
 use crate::select::{self, Names};
 use crate::views;
@@ -26,9 +26,17 @@ pub struct Transaction {
     pub(super) names: RefCell<Names>,
     pub(super) views: RefCell<views::Known>,
     /// A write failed inside the engine: what the closure says no longer counts.
-    pub(super) broken: RefCell<Option<Refusal>>,
+    pub(super) broken: RefCell<Option<Broken>>,
     /// The first refusal that a closure was given.
     refused: RefCell<Option<Refusal>>,
+}
+
+/// A failure of the engine under the store's own statements.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    pub(crate) refusal: Refusal,
+    /// Must the connection be opened anew?
+    pub(crate) reopen: bool,
 }
 
 /// The end of everything that is numbered on commit.
@@ -158,15 +166,17 @@ impl Transaction {
         self.refused.borrow().clone()
     }
 
-    /// The engine's failure under the store's own writes, if the job met one.
-    pub(crate) fn broken(&self) -> Option<Refusal> {
+    /// The engine's failure under the store's own statements, if the job met one.
+    pub(crate) fn broken(&self) -> Option<Broken> {
         self.broken.borrow().clone()
     }
 
     /// Notes an engine failure: even a closure that swallows it can't commit half of a write.
     pub(super) fn engine(&self, error: rusqlite::Error) -> Refusal {
         let refusal = refusal(&error);
-        self.broken.borrow_mut().get_or_insert_with(|| refusal.clone());
+        // What the disk or the file did, and what can't be, is not for this connection to go on with.
+        let reopen = matches!(kind(&error), Kind::Io | Kind::Damaged | Kind::Constraint | Kind::Statement);
+        self.broken.borrow_mut().get_or_insert_with(|| Broken { refusal: refusal.clone(), reopen });
         refusal
     }
 
@@ -208,11 +218,18 @@ impl Transaction {
         result
     }
 
+    /// A call of the store's for a closure. After the transaction is gone every further write would be a
+    /// transaction of its own, on disk whatever becomes of the closure: refused.
+    pub(super) fn inside<T>(&self, call: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let _store = self.guard.store_code();
+        self.noted(if self.is_lost() { Err(Refusal::Closure { why: LOST.into() }) } else { call() })
+    }
+
     /// Runs a statement of the store's own for a closure.
     pub(super) fn ask<T>(
         &self,
         statement: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Refusal> {
-        self.noted(statement(&self.conn).map_err(|error| self.engine(error)))
+        self.inside(|| statement(&self.conn).map_err(|error| self.engine(error)))
     }
 }

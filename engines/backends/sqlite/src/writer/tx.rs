@@ -20,7 +20,7 @@ impl Tx for Transaction {
         expected: Expected,
         events: &[NewEvent],
     ) -> Result<Version, Refusal> {
-        self.noted(self.append_inside(stream, expected, events))
+        self.inside(|| self.append_inside(stream, expected, events))
     }
 
     fn require(&self, condition: &Condition) -> Result<(), Refusal> {
@@ -28,11 +28,11 @@ impl Tx for Transaction {
             Some(position) => Err(Refusal::ConditionFailed { index: 0, found: Some(position) }),
             None => Ok(()),
         };
-        self.noted(check())
+        self.inside(check)
     }
 
     fn version(&self, stream: &StreamName) -> Result<Version, Refusal> {
-        self.noted(self.version_of(stream))
+        self.inside(|| self.version_of(stream))
     }
 
     fn read_stream(&self, stream: &StreamName, from: Version, max: usize) -> Result<Vec<Recorded>, Refusal> {
@@ -79,7 +79,7 @@ impl Tx for Transaction {
     }
 
     fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal> {
-        self.noted(marks::mark(self.conn(), consumer, message, |error| self.engine(error)))
+        self.inside(|| marks::mark(self.conn(), consumer, message, |error| self.engine(error)))
     }
 
     fn checkpoint(&self, consumer: &ConsumerName) -> Result<Option<Position>, Refusal> {

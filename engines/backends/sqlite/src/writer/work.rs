@@ -8,17 +8,19 @@ use mainstay_event_store::{
 use tokio::sync::oneshot;
 
 use super::act::Acted;
-use super::transaction::Transaction;
+use super::transaction::{Broken, Transaction};
+use crate::error::refusal;
 use crate::ffi;
 use crate::health::Board;
 use crate::prepare::{Origin, Prepared};
+use crate::schema;
 
 /// How a job's turn in a group ended.
 pub(crate) enum Turn {
     /// Its writes, if any, are part of the group.
     Kept,
     /// The engine failed, or the group's transaction is gone: everybody's writes have to be done again.
-    GroupLost(Refusal),
+    GroupLost(Broken),
 }
 
 /// How the group ended, as far as a job is concerned.
@@ -62,10 +64,21 @@ impl Work for Append {
         self.act.bytes
     }
 
-    fn turn(&mut self, tx: &Transaction, _: &Board) -> Turn {
+    fn turn(&mut self, tx: &Transaction, board: &Board) -> Turn {
+        // Only conditions can take long: what they look at is the caller's choice.
+        let limited = (!self.act.conditions.is_empty()).then(|| {
+            board.runs("an append's conditions");
+            tx.guard().closure_runs()
+        });
         let result = tx.act(&self.act);
-        if let Some(refusal) = tx.broken() {
-            return Turn::GroupLost(refusal);
+        drop(limited);
+        if let Some(mut broken) = tx.broken() {
+            if matches!(broken.refusal, Refusal::Closure { .. }) {
+                let why = "its conditions look at more events than the time limit allows; count from a later \
+                           position, or put the rarest tag first";
+                broken.refusal = Refusal::Invalid { what: "act", why: why.into() };
+            }
+            return Turn::GroupLost(broken);
         }
         self.answer = Some(result);
         Turn::Kept
@@ -111,40 +124,46 @@ where
 
     fn turn(&mut self, tx: &Transaction, board: &Board) -> Turn {
         let tail = tx.tail();
+        let failed =
+            |error: &rusqlite::Error| Turn::GroupLost(Broken { refusal: refusal(error), reopen: true });
         if let Err(error) = tx.savepoint() {
-            return Turn::GroupLost(crate::error::refusal(&error));
+            return failed(&error);
         }
         tx.begin_job(self.origin.clone());
+        tx.guard().tables_changed();
         board.runs(self.name);
         let running = tx.guard().closure_runs();
         // The closure only sees the transaction, and what it did to that is rolled back.
         let ran = catch_unwind(AssertUnwindSafe(|| (self.closure)(tx)));
         drop(running);
-        let closure_fault = |why: String| Err(TransactError::from(Refusal::Closure { why }));
         let answer = match ran {
-            Ok(Ok(value)) => match tx.broken().or_else(|| tx.refused()) {
-                // It swallowed a refusal: what it believes to have written is not there.
+            Ok(Ok(value)) => match fault(tx) {
                 Some(refusal) => Err(refusal.into()),
-                None if tx.is_lost() => {
-                    closure_fault("rolled the whole transaction back (ON CONFLICT ROLLBACK?)".into())
-                }
-                None if ffi::foreign_key_violated(tx.conn()) => {
-                    closure_fault("leaves a foreign key violated".into())
-                }
                 None => Ok((value, tx.tail().position.0)),
             },
             Ok(Err(abort)) => Err(abort.into()),
-            Err(panic) => closure_fault(format!("panicked: {}", panic_text(&*panic))),
+            Err(panic) => Err(Refusal::Closure { why: format!("panicked: {}", panic_text(&*panic)) }.into()),
         };
+        if tx.is_lost() {
+            // In the engine's words where there are any; the user's own may rest on what is lost with it.
+            let refusal = match answer {
+                Err(TransactError::Store(AppendError::Refused(refusal))) => refusal,
+                _ => Refusal::Closure { why: "rolled the whole transaction back".into() },
+            };
+            return Turn::GroupLost(Broken {
+                refusal,
+                reopen: tx.broken().is_some_and(|broken| broken.reopen),
+            });
+        }
+        if let Some(broken) = tx.broken().filter(|broken| broken.reopen) {
+            return Turn::GroupLost(broken);
+        }
         let kept = answer.is_ok();
         self.answer = Some(answer);
-        if tx.is_lost() {
-            return Turn::GroupLost(Refusal::Closure { why: "rolled the whole transaction back".into() });
-        }
         match tx.end_savepoint(kept) {
             Ok(()) if kept => {}
             Ok(()) => tx.restore(tail),
-            Err(error) => return Turn::GroupLost(crate::error::refusal(&error)),
+            Err(error) => return failed(&error),
         }
         Turn::Kept
     }
@@ -154,8 +173,7 @@ where
             (End::Committed, Some(Ok((value, mark)))) => {
                 Ok(Committed { value, receipt: Receipt::new(store, mark) })
             }
-            // Its own error explains more than the group's loss.
-            (End::Committed | End::NotDone(_), Some(Err(error))) => Err(error),
+            (End::Committed, Some(Err(error))) => Err(error),
             (End::NotDone(refusal), _) => Err(refusal.into()),
             (End::Unknown(why), _) => Err(AppendError::Unknown { why }.into()),
             (End::Committed, None) => {
@@ -164,6 +182,31 @@ where
         };
         let _ = self.reply.send(answer);
     }
+}
+
+/// Why a closure that believes to be done is refused all the same.
+fn fault(tx: &Transaction) -> Option<Refusal> {
+    let fault = |why: String| Some(Refusal::Closure { why });
+    // It swallowed a refusal: what it believes to have written is not there.
+    if let Some(refusal) = tx.broken().map(|broken| broken.refusal).or_else(|| tx.refused()) {
+        return Some(refusal);
+    }
+    if tx.is_lost() {
+        return fault("rolled the whole transaction back (ON CONFLICT ROLLBACK?)".into());
+    }
+    if tx.guard().tables_changed() {
+        match schema::in_the_way(tx.conn()) {
+            Ok(None) => {}
+            Ok(Some(name)) => {
+                return fault(format!("makes {name} refer to a table of the store, or look like one"));
+            }
+            Err(error) => return Some(tx.engine(error)),
+        }
+    }
+    if ffi::foreign_key_violated(tx.conn()) {
+        return fault("leaves a foreign key violated".into());
+    }
+    None
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
