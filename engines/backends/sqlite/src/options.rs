@@ -81,7 +81,8 @@ impl Options {
     }
 
     /// The size of the write-ahead log, in bytes, from which [`crate::Health`] is red; default 256 MiB. It
-    /// grows when a reader in some process keeps one read transaction open.
+    /// grows when a reader in some process keeps one read transaction open. Below 16 MiB, to which the log is
+    /// cut when it begins anew, the alarm would not end.
     pub fn wal_alarm(mut self, bytes: u64) -> Self {
         self.wal_alarm = bytes;
         self

@@ -3,6 +3,8 @@
 //! The other process is this test program again, started with `--exact other_process` and a role in its
 //! environment. The two talk in lines over its standard input and output: `go N` starts something, an answer that
 //! begins with `> ` ends it. Nobody sleeps: whoever waits, waits for a line or for a condition with a deadline.
+//!
+//! Long: one program, since the other process is this one, with all its roles.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the helpers are part of the tests")]
 
