@@ -3,7 +3,7 @@
 //! ```text
 //!   append, transact ──► queue (bounded) ──► writer thread ── one connection, group commit ──► store.db-wal ─┐
 //!   read, scan, follow ──► reader threads ── one connection each, short transactions ◄──── store.db ◄────────┘
-//!   watchdog ── a closure that does not come back, a write-ahead log that grows ──► Health
+//!   watch thread ── the size of the log ──► Health ◄── for how long the running closure has been at it
 //! ```
 //!
 //! # What it is

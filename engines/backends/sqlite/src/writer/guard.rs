@@ -9,7 +9,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::schema::PREFIX;
 
-/// Shared by the writer thread, the hooks inside SQLite and the watchdog.
+/// Shared by the writer thread, the hooks inside SQLite, and whoever asks whether the writer is stuck.
 #[derive(Debug)]
 pub(crate) struct Guard {
     origin: Instant,
@@ -75,7 +75,7 @@ impl Guard {
     }
 
     /// How long the running closure has been at it.
-    pub(crate) fn running_for(&self) -> Option<Duration> {
+    fn running_for(&self) -> Option<Duration> {
         let began = self.began.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.origin.elapsed().saturating_sub(Duration::from_nanos(began)))
     }
