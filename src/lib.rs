@@ -6,7 +6,9 @@
 //! | feature | what | from |
 //! |---|---|---|
 //! | (always) | [`Context`], the event store's contract ([`store`]) | `mainstay-envelope`, `mainstay-event-store` |
-//! | `flow` | deciders, projections, the given/when/then kit | `mainstay-flow` |
+//! | `flow` | deciders, projections, outbox and inbox, sagas, the given/when/then kit | `mainstay-flow` |
+//! | `checkpoints` | signed heads of a store's chain ([`store::chain`]) | `mainstay-event-store` |
+//! | `messaging` | the contract for messages between services ([`messaging`]) | `mainstay-messaging` |
 //! | `sqlite` | the store on one file | `mainstay-sqlite` |
 //! | `resilience` | retry rules | `mainstay-resilience` |
 //!
@@ -21,6 +23,8 @@ pub use mainstay_event_store as store;
 pub use mainstay_flow as flow;
 #[cfg(feature = "flow")]
 pub use mainstay_flow::{CommandError, Commands, Decider, Done, Event, command, projection};
+#[cfg(feature = "messaging")]
+pub use mainstay_messaging as messaging;
 #[cfg(feature = "resilience")]
 pub use mainstay_resilience::retry;
 #[cfg(feature = "sqlite")]

@@ -2,7 +2,11 @@
 
 mod bench;
 mod events;
+mod folder;
+mod http;
 mod output;
+mod saga;
+mod service;
 mod up;
 
 use std::process::ExitCode;
@@ -24,8 +28,14 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run the demonstration: a bank account, recorded as facts in a real store file.
+    /// Run the shop on this machine: three services, supervised, until you end it.
     Up(up::Arguments),
+    /// One service of the shop: what `up` starts. It ends when its standard input does.
+    #[command(hide = true)]
+    Service(service::Arguments),
+    /// What came of one cause across all services; the choreography they declare.
+    #[command(subcommand)]
+    Saga(saga::Command),
     /// Append, read, follow and verify the events of a store file.
     #[command(subcommand)]
     Events(events::Command),
@@ -44,6 +54,8 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match cli.command {
             Command::Up(arguments) => up::run(arguments, &output).await,
+            Command::Service(arguments) => service::run(arguments).await,
+            Command::Saga(command) => saga::run(command, &output).await,
             Command::Events(command) => events::run(command, &output).await,
             Command::Bench(command) => bench::run(command, &output).await,
         }

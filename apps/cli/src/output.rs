@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use mainstay::sqlite::OpenError;
+use mainstay::sqlite::{LogError, OpenError};
 use mainstay::store::{AppendError, Broken, ReadError, Refusal};
 use serde::Serialize;
 
@@ -40,6 +40,18 @@ impl std::fmt::Display for BadInput {
 }
 
 impl std::error::Error for BadInput {}
+
+/// What is on disk, or who holds it, is in the way.
+#[derive(Debug)]
+pub(crate) struct Unusable(pub(crate) String);
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
 
 /// Where answers go.
 #[derive(Debug)]
@@ -117,7 +129,7 @@ fn code(error: &anyhow::Error) -> Code {
         if cause.is::<BadInput>() {
             return Code::Usage;
         }
-        if cause.is::<OpenError>() {
+        if cause.is::<OpenError>() || cause.is::<LogError>() || cause.is::<Unusable>() {
             return Code::Unusable;
         }
         if cause.is::<Broken>() {

@@ -41,24 +41,6 @@ fn fails(folder: &Path, arguments: &[&str], input: &str, code: i32, words: &str)
 }
 
 #[test]
-fn up_shows_80_by_replay_and_its_line_works_when_pasted() {
-    let folder = tempfile::tempdir().unwrap();
-    for _ in 0..2 {
-        // The second time finds the commands done, and doubles nothing.
-        let shown = done(folder.path(), &["up", "--data", "a folder"]);
-        assert!(shown.contains("balance 80, by replay of 3 events"), "{shown}");
-        let line = shown.lines().find_map(|line| line.strip_prefix("read them: ")).unwrap();
-        let pasted = Command::new("sh").arg("-c").arg(line).current_dir(folder.path()).output().unwrap();
-        assert!(pasted.status.success(), "{line}: {}", text(&pasted.stderr));
-        let lines = text(&pasted.stdout);
-        assert_eq!(lines.lines().count(), 3, "{lines}");
-        assert!(lines.contains("AccountCreated") && lines.contains(r#"{"amount":100}"#), "{lines}");
-    }
-    let json: serde_json::Value = serde_json::from_str(&done(folder.path(), &["up", "--json"])).unwrap();
-    assert_eq!(json["balance"], 80);
-}
-
-#[test]
 fn an_appended_event_is_read_verified_and_not_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let id = "018f3b1e-0000-7000-8000-000000000001";

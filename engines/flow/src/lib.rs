@@ -120,9 +120,17 @@
 //! in which facts move: a folder beside [`command`] and [`projection`], over the contract only.
 
 pub mod command;
+pub mod correlation;
 mod event;
+pub mod inbox;
+pub mod outbox;
 mod pace;
+mod participant;
+mod plain;
 pub mod projection;
+pub mod saga;
+pub mod timeline;
+pub mod work;
 
 pub use command::{CommandError, Commands, Decider, Done};
 pub use event::{Event, Undecodable, Unstorable};

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::hash::Hash;
 use crate::names::{EventType, KeyId, StreamName, Tag};
 use crate::outcome::Refusal;
+use crate::tags::Tags;
 use crate::version::Version;
 
 /// The stored bytes of an event: opaque to every room but their owner's.
@@ -140,7 +141,7 @@ pub struct Recorded {
     /// The writer's wall clock when the act was handed in. Data, never an order.
     pub at: Timestamp,
     /// As given by the caller.
-    pub tags: Vec<Tag>,
+    pub tags: Tags,
     /// The stored form of the fact's envelope; see [`Recorded::fact`].
     pub envelope: Bytes,
     /// As given by the caller.

@@ -46,6 +46,16 @@
 //! 12. **Sealed payloads** (`sealed_payloads_keep_their_key_id`): bytes sealed by the caller are stored, hashed
 //!     and handed out as they are, with the id of their key. Erasure destroys a key, never bytes.
 //! 13. **Bad input** (`limits_are_refused_before_anything_is_written`) is refused with its reason.
+//! 14. **Sent by number** (`sent_rows_are_marked_by_number`, `marks_are_part_of_their_transaction`,
+//!     `a_prune_removes_a_sent_prefix`): a relay marks outbox rows as sent, in any order; the rest is found at the
+//!     cost of what is found. Only a sent prefix can be removed. Who dies before marking sends again: at least once.
+//! 15. **One name for a message** (`a_new_epoch_numbers_rows_anew`): a row is known by store, epoch and a number
+//!     dense from 1, which are never given twice, unless the store is restored from a copy; then its relay opens
+//!     an epoch ([`outbox`]). The hash of what it says goes with it.
+//! 16. **A message tells how far its facts go** (`an_outbox_row_carries_the_mark_of_its_receipt`): who has handled
+//!     all rows up to one has seen every act up to that row's position, and may answer its receipt.
+//! 17. **On whose account** (`acting_for_changes_the_envelope_of_what_follows`): several messages' effects may share
+//!     one transaction, each with its own message's envelope.
 //!
 //! # What it is not
 //!
@@ -76,6 +86,7 @@
 //! run the suite until it passes, then break your code and see it fail.
 
 mod act;
+mod ahead;
 pub mod chain;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -86,26 +97,30 @@ mod lease;
 pub mod memory;
 mod message;
 mod names;
+pub mod outbox;
 mod outcome;
 mod position;
 mod query;
 pub mod repeat;
 mod store;
 mod subscription;
+mod tags;
 mod version;
 mod view;
 
 pub use act::{Act, StreamAct, check_events};
-pub use chain::{Broken, Verifier};
+pub use ahead::ReadAhead;
+pub use chain::{Archived, Broken, Verifier};
 pub use event::{NewEvent, Payload, Recorded, limits};
 pub use hash::{BadHash, Hash};
 pub use lease::{Lease, Leased};
-pub use message::{Mark, OutboxRecord, OutboxRow};
+pub use message::{Mark, OutboxRecord, OutboxRow, OutboxStatus};
 pub use names::{BadName, ConsumerName, EventType, KeyId, StreamName, Tag, Topic, ViewName};
 pub use outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, Retry, TransactError};
 pub use position::{BadReceipt, Head, Position, Receipt, StoreId};
 pub use query::{Condition, Query, QueryItem};
 pub use store::{Direction, Located, Page, Store, StreamPage, Tx};
 pub use subscription::{RECHECK, Subscribe, Subscription};
+pub use tags::Tags;
 pub use version::{Expected, Version};
 pub use view::{Cursor, IndexEntry, IndexValue, Row, Rows, Scan, ScanBy, prefix_end};

@@ -264,6 +264,19 @@ pub enum ReadError {
         /// The end.
         ends: Position,
     },
+    /// The events were moved to an archive; what is asked for begins there.
+    #[error(
+        "positions {from} to {to} are archived in {file}: they are not in the store any more; read them there, or \
+         begin after position {to}"
+    )]
+    Archived {
+        /// The range's first position.
+        from: Position,
+        /// Its last one.
+        to: Position,
+        /// The archive's name.
+        file: String,
+    },
     /// What is stored can't be read back.
     #[error("stored data is damaged: {why}; stop writing, keep the files, and restore from a copy")]
     Damaged {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::event::{NewEvent, Recorded};
 use crate::names::StreamName;
 use crate::outcome::Refusal;
+use crate::tags::Tags;
 use crate::version::Version;
 
 /// The events of an act, or of one call inside a transaction, by stream.
@@ -66,7 +67,7 @@ pub fn difference(stream: &StreamName, event: &NewEvent, recorded: &Recorded) ->
         Some("it is recorded in another stream")
     } else if recorded.event_type != event.event_type || recorded.schema != event.schema {
         Some("it is recorded with another type or schema")
-    } else if recorded.tags != event.tags {
+    } else if recorded.tags != Tags::join(&event.tags) {
         Some("it is recorded with other tags")
     } else if recorded.payload != event.payload {
         Some("it is recorded with another payload")

@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use mainstay_envelope::{Context, MessageIdentity, Timestamp};
+use mainstay_envelope::{Context, Fact, MessageIdentity, Timestamp};
 
 use crate::act::Act;
+use crate::chain::Archived;
 use crate::event::{NewEvent, Recorded};
 use crate::lease::{Lease, Leased};
-use crate::message::{Mark, OutboxRecord, OutboxRow};
+use crate::message::{Mark, OutboxRecord, OutboxRow, OutboxStatus};
 use crate::names::{ConsumerName, StreamName, ViewName};
 use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, TransactError};
 use crate::position::{Head, Position, Receipt, StoreId};
@@ -73,6 +74,14 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
     /// The event at a position and the chain's hash there; none past the end.
     fn head_at(&self, position: Position) -> impl Future<Output = Result<Option<Head>, ReadError>> + Send;
 
+    /// The ranges that left the feed, in order; each begins where the one before it ends, the first at position 1.
+    ///
+    /// Reading what is in one is refused as [`ReadError::Archived`]; their heads, streams' versions, ids and
+    /// conditions are as before. A store that archives nothing has none.
+    fn archives(&self) -> impl Future<Output = Result<Vec<Archived>, ReadError>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// Up to which position a reader must have come to have seen the receipt's act. `NotYet` while its
     /// events wait for their positions.
     fn position(&self, receipt: &Receipt) -> impl Future<Output = Result<Located, ReadError>> + Send;
@@ -97,12 +106,28 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
         consumer: &ConsumerName,
     ) -> impl Future<Output = Result<Option<Position>, ReadError>> + Send;
 
-    /// Outbox rows after a number, in order. A page may be shorter than asked for; an empty one is the end.
+    /// Outbox rows after a number, in order, sent or not, as far as they are not removed. A page may be shorter
+    /// than asked for; an empty one is the end.
     fn outbox_after(
         &self,
         seq: u64,
         max: usize,
     ) -> impl Future<Output = Result<Vec<OutboxRecord>, ReadError>> + Send;
+
+    /// Outbox rows after a number that are not marked sent, in order. A page may be shorter than asked for; an
+    /// empty one is the end. Costs what it returns, however many sent rows lie between.
+    fn outbox_unsent(
+        &self,
+        after: u64,
+        max: usize,
+    ) -> impl Future<Output = Result<Vec<OutboxRecord>, ReadError>> + Send;
+
+    /// How far the outbox has come. Costs one step for each range of sent rows, usually one.
+    fn outbox_status(&self) -> impl Future<Output = Result<OutboxStatus, ReadError>> + Send;
+
+    /// Returns when the outbox may have grown past `after`, or when `at_most` is over; early is allowed.
+    /// It is a hint, as [`Store::wait_past`]: who waits looks again afterwards.
+    fn wait_outbox(&self, after: u64, at_most: Duration) -> impl Future<Output = ()> + Send;
 
     /// A lease as recorded.
     fn lease(&self, name: &ConsumerName) -> impl Future<Output = Result<Option<Lease>, ReadError>> + Send;
@@ -138,8 +163,27 @@ pub trait Tx {
     /// When this act was handed in: the only clock a closure may use.
     fn at(&self) -> Timestamp;
 
+    /// Events and outbox rows written from here on carry this fact's envelope, in place of the context's: so that
+    /// the effects of several messages can share one transaction, each on its own message's account. Nothing else
+    /// changes, and it ends with the transaction.
+    fn acting_for(&self, fact: &Fact) -> Result<(), Refusal>;
+
     /// Records a message to be published.
     fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal>;
+
+    /// Marks outbox rows as sent, by their numbers, in any order; again is no change. Refused: a number that no row
+    /// has, more than [`crate::outbox::MARKS_MAX`] at once. Numbers in order cost a statement or two.
+    fn outbox_sent(&self, seqs: &[u64]) -> Result<(), Refusal>;
+
+    /// Removes at most `max` rows from the outbox's beginning, as far as they are sent and were handed in before
+    /// `before`; are there more? It stops at the first row that is not both, so it keeps what is dense dense. For
+    /// the background: it costs a write for every row.
+    fn outbox_prune(&self, before: Timestamp, max: usize) -> Result<bool, Refusal>;
+
+    /// Opens an epoch: rows after `after`, those already there included, are numbered from 1 in it; its number.
+    /// Marks after `after` are taken back, since under their new numbers those rows have not been sent.
+    /// Refused where [`crate::outbox::Epoch::next`] says so.
+    fn outbox_new_epoch(&self, after: u64) -> Result<u32, Refusal>;
 
     /// Marks a message as handled by this consumer, and says whether it was before ([`crate::inbox`]).
     fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal>;

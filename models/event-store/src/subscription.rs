@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::ahead::ReadAhead;
 use crate::event::{Recorded, limits};
 use crate::outcome::ReadError;
 use crate::position::Position;
@@ -17,8 +18,7 @@ pub const RECHECK: Duration = Duration::from_millis(250);
 /// A reader that follows the feed of a store.
 #[derive(Debug)]
 pub struct Subscription<S> {
-    store: S,
-    query: Query,
+    pages: ReadAhead<S>,
     after: Position,
     buffer: std::collections::VecDeque<Recorded>,
 }
@@ -35,7 +35,8 @@ impl<S: Store> Subscribe for S {}
 
 impl<S: Store> Subscription<S> {
     fn new(store: S, query: Query, after: Position) -> Self {
-        Self { store, query, after, buffer: std::collections::VecDeque::new() }
+        let pages = ReadAhead::new(store, query, limits::PAGE_EVENTS_MAX);
+        Self { pages, after, buffer: std::collections::VecDeque::new() }
     }
 
     /// Up to where the feed was looked at. Everything that matches up to here was handed out by
@@ -48,12 +49,12 @@ impl<S: Store> Subscription<S> {
     /// matches: its `next` is still worth a checkpoint. Cancelling the future loses nothing.
     pub async fn next_page(&mut self) -> Result<Page, ReadError> {
         loop {
-            let page = self.store.read(&self.query, self.after, limits::PAGE_EVENTS_MAX).await?;
+            let page = self.pages.page(self.after).await?;
             if page.next > self.after {
                 self.after = page.next;
                 return Ok(page);
             }
-            self.store.wait_past(self.after, RECHECK).await;
+            self.pages.store().wait_past(self.after, RECHECK).await;
         }
     }
 

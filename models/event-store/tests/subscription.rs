@@ -12,21 +12,23 @@ use mainstay_envelope::Context;
 use mainstay_event_store::memory::{Memory, Transaction};
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, EventType, Expected, Head, Lease,
-    Located, NewEvent, OutboxRecord, Page, Payload, Position, Query, ReadError, Receipt, Rows, Scan, Store,
-    StoreId, StreamName, StreamPage, Subscribe, TransactError, Version, ViewName,
+    Located, NewEvent, OutboxRecord, OutboxStatus, Page, Payload, Position, Query, ReadError, Receipt, Rows,
+    Scan, Store, StoreId, StreamName, StreamPage, Subscribe, TransactError, Version, ViewName,
 };
 
 /// A store on which somebody appends one event after each answer that a reader of the feed is given, and
-/// before the reader has it, until the budget is spent.
+/// before the reader has it, until the budget is spent. Its pages end where they like.
 #[derive(Debug, Clone)]
 struct Busy {
     store: Memory,
     left: Arc<AtomicU64>,
+    /// Counts the pages; what is not 0 draws their lengths.
+    cut: Arc<AtomicU64>,
 }
 
 impl Busy {
     fn new(count: u64) -> Self {
-        Self { store: Memory::new(), left: Arc::new(AtomicU64::new(count)) }
+        Self { store: Memory::new(), left: Arc::new(AtomicU64::new(count)), cut: Arc::default() }
     }
 
     async fn somebody_writes(&self) {
@@ -53,6 +55,12 @@ impl Store for Busy {
     }
 
     async fn read(&self, query: &Query, after: Position, max: usize) -> Result<Page, ReadError> {
+        let draw = self.cut.load(Ordering::SeqCst);
+        let max = if draw == 0 {
+            max
+        } else {
+            1 + (self.cut.fetch_add(977, Ordering::SeqCst) % 1_500) as usize % max
+        };
         let page = self.store.read(query, after, max).await;
         self.somebody_writes().await;
         page
@@ -121,6 +129,18 @@ impl Store for Busy {
         self.store.outbox_after(seq, max).await
     }
 
+    async fn outbox_unsent(&self, after: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
+        self.store.outbox_unsent(after, max).await
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
+        self.store.outbox_status().await
+    }
+
+    async fn wait_outbox(&self, after: u64, at_most: Duration) {
+        self.store.wait_outbox(after, at_most).await;
+    }
+
     async fn lease(&self, name: &ConsumerName) -> Result<Option<Lease>, ReadError> {
         self.store.lease(name).await
     }
@@ -137,4 +157,22 @@ async fn what_is_written_in_the_seam_is_not_missed() {
         assert_eq!(event.position, Position(expected));
     }
     assert_eq!(store.store.head().await.unwrap().position, Position(COUNT), "all of them were asked for");
+}
+
+#[tokio::test]
+async fn pages_that_end_early_are_read_on_from_where_they_ended() {
+    const COUNT: u64 = 20_000;
+    let store = Busy::new(0);
+    for _ in 0..COUNT / 500 {
+        let cx = Context::system();
+        let kind = EventType::new("Written").unwrap();
+        let event = |_| NewEvent::new(cx.new_id(), kind.clone(), Payload::plain(*b""));
+        let act = Act::append(StreamName::new("s").unwrap(), Expected::Any, (0..500).map(event).collect());
+        store.store.append(&cx, act).await.unwrap();
+    }
+    store.cut.store(1, Ordering::SeqCst);
+    let mut subscription = store.subscribe(Query::all(), Position::START);
+    for expected in 1..=COUNT {
+        assert_eq!(subscription.next_event().await.unwrap().position, Position(expected));
+    }
 }

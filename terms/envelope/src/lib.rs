@@ -98,6 +98,7 @@
 //! `terms`, the lowest: it knows no other crate of the workspace, and all may know it.
 
 mod chance;
+pub mod cloud_event;
 mod context;
 mod envelope;
 mod message;
@@ -109,6 +110,7 @@ mod trace;
 pub mod wire;
 
 pub use chance::{Chance, IdSequence, SeededChance, SystemChance, uuid_v7};
+pub use cloud_event::CloudEvent;
 pub use context::Context;
 pub use envelope::{Envelope, Fact};
 pub use message::{ContentHash, MessageIdentity};

@@ -54,6 +54,13 @@ bounded_text! {
     IdempotencyKey, "idempotency key", 255, Ascii
 }
 
+impl From<Uuid> for Producer {
+    /// The id's 32 lower-case hexadecimal digits, without hyphens: a producer whose name nobody has to choose.
+    fn from(id: Uuid) -> Self {
+        Self(id.simple().to_string().into())
+    }
+}
+
 impl From<&Identity> for Actor {
     /// The caller, as the fact will name it. Both have the same bounds.
     fn from(caller: &Identity) -> Self {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use mainstay::sqlite::{Options, Sqlite};
-use mainstay::store::{Position, Query, Store};
+use mainstay::store::{Position, Query, Subscribe};
 use serde::Serialize;
 
 use super::load::{self, Load, Measured};
@@ -207,12 +207,12 @@ async fn feed(
 /// Events per second of a read of the whole feed.
 async fn read_feed(path: &Path) -> Result<f64> {
     let store = Sqlite::open(Options::new(path).read_only())?;
-    let (mut after, mut count) = (Position::START, 0);
+    let mut feed = store.subscribe(Query::all(), Position::START);
+    let mut count = 0;
     let began = Instant::now();
     loop {
-        let page = store.read(&Query::all(), after, usize::MAX).await?;
+        let page = feed.next_page().await?;
         count += page.events.len();
-        after = page.next;
         std::hint::black_box(&page);
         if page.at_end() {
             break;

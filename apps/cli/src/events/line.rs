@@ -43,7 +43,7 @@ pub(crate) fn json(event: &Recorded) -> serde_json::Result<String> {
         event_type: event.event_type.as_str(),
         schema: event.schema,
         at: time(event.at),
-        tags: event.tags.iter().map(|tag| tag.as_str()).collect(),
+        tags: event.tags.iter().collect(),
         envelope: one_line_json(&event.envelope),
         key: event.payload.key.as_ref().map(|key| key.as_str()),
         payload_hex: payload.is_none().then(|| hex(bytes)),

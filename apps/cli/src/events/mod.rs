@@ -1,7 +1,9 @@
 //! `mainstay events`: the facts of a store file, for people and scripts.
 
 mod append;
+mod checkpoint;
 mod line;
+mod prove;
 mod read;
 mod verify;
 
@@ -23,6 +25,10 @@ pub(crate) enum Command {
     Tail(read::Tail),
     /// Prove the hash chain, from the beginning or against a head kept elsewhere.
     Verify(verify::Arguments),
+    /// Make a key pair for signed checkpoints.
+    Key(checkpoint::Key),
+    /// Print the head of a store, signed, to be kept elsewhere.
+    Checkpoint(checkpoint::Arguments),
 }
 
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
@@ -31,6 +37,8 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Read(arguments) => read::read(arguments, output).await,
         Command::Tail(arguments) => read::tail(arguments, output).await,
         Command::Verify(arguments) => verify::run(arguments, output).await,
+        Command::Key(arguments) => checkpoint::make_key(arguments, output),
+        Command::Checkpoint(arguments) => checkpoint::run(arguments, output).await,
     }
 }
 

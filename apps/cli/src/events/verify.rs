@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
-use mainstay::store::{Broken, Head, Position, Query, Store, Verifier};
+use mainstay::store::{Head, Position, Store, Verifier};
 use serde::Serialize;
 
+use super::checkpoint::{checkpoints, public_key};
+use super::prove::prove;
 use crate::output::Output;
 
 /// A chain proves change only against a head that was kept elsewhere: keep what this prints, and hand it in
-/// next time with --head.
+/// next time with --head; or keep signed checkpoints (`events checkpoint`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The store file.
@@ -18,6 +20,12 @@ pub(crate) struct Arguments {
     /// A head kept elsewhere, `POSITION:HASH`; several are allowed.
     #[arg(long = "head", value_name = "POSITION:HASH")]
     heads: Vec<Kept>,
+    /// A file of signed checkpoints, as `events checkpoint` printed them; several are allowed.
+    #[arg(long = "checkpoint", value_name = "FILE", requires = "public_key")]
+    checkpoints: Vec<PathBuf>,
+    /// The public key of whoever signed them.
+    #[arg(long, value_name = "FILE", requires = "checkpoints")]
+    public_key: Option<PathBuf>,
 }
 
 /// A head as it is written down.
@@ -47,39 +55,14 @@ struct Proved {
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let store = super::look(&arguments.file)?;
-    let mut verifier = Verifier::new(store.id());
     let mut kept: Vec<Head> = arguments.heads.iter().map(|kept| kept.0).collect();
-    kept.sort_by_key(|head| head.position);
-    let mut waiting = kept.iter().peekable();
-    let matches = |head: Head, waiting: &mut std::iter::Peekable<std::slice::Iter<'_, Head>>| {
-        while let Some(kept) = waiting.next_if(|kept| kept.position == head.position) {
-            if kept.hash != head.hash {
-                return Err(Broken::Rewritten { at: head.position });
-            }
-        }
-        Ok(())
-    };
-    matches(verifier.head(), &mut waiting)?;
-    let mut after = Position::START;
-    loop {
-        let page = store.read(&Query::all(), after, usize::MAX).await?;
-        for event in &page.events {
-            verifier.check(event)?;
-            matches(verifier.head(), &mut waiting)?;
-        }
-        after = page.next;
-        if after.0.is_multiple_of(100_000) || page.at_end() {
-            output.progress(&format!("verified {} of {}", after, page.head));
-        }
-        if page.at_end() {
-            break;
+    if let Some(key) = &arguments.public_key {
+        let key = public_key(key)?;
+        for file in &arguments.checkpoints {
+            kept.extend(checkpoints(file, &key, store.id())?);
         }
     }
-    output.progress_done();
-    let head = verifier.head();
-    if let Some(missing) = waiting.next() {
-        return Err(Broken::Truncated { ends: head.position, expected: missing.position }.into());
-    }
+    let head = prove(&store, Verifier::new(store.id()), &kept, output).await?;
     let proved = Proved {
         ok: true,
         store: store.id().0,

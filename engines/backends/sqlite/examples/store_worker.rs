@@ -148,7 +148,7 @@ async fn dump(file: &Path, cx: &Context, job: Job) -> Result<bool, Failure> {
     let mut written = Ok(());
     let feed = feed::read(&store, cx, job.seed, job.writers, |event| {
         let (act, ordinal) = acts::origin(&event.payload.bytes).unzip();
-        let tags: Vec<_> = event.tags.iter().map(|tag| tag.as_str()).collect();
+        let tags: Vec<_> = event.tags.iter().collect();
         let line = serde_json::json!({
             "position": event.position, "stream": event.stream, "version": event.version, "id": event.id,
             "type": event.event_type, "tags": tags, "act": act, "ordinal": ordinal, "hash": event.hash,

@@ -69,14 +69,17 @@
 //! `engines`: it knows `models` and `terms`. SQLite comes bundled, 3.51.3 or newer: older ones can damage a file
 //! when its write-ahead log is reset.
 
+mod archive;
 mod error;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod ffi;
 mod health;
+mod log;
 mod marks;
 mod open;
 mod options;
+mod outbox;
 mod prepare;
 mod reader;
 mod rows;
@@ -88,8 +91,10 @@ mod store;
 mod views;
 mod writer;
 
+pub use archive::NotArchived;
 pub use error::SqlError;
 pub use health::Health;
+pub use log::{EmbeddedLog, LogError, LogOptions};
 pub use open::OpenError;
 pub use options::Options;
 pub use rusqlite;

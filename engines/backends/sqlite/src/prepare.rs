@@ -1,9 +1,9 @@
 //! What is worked out before the writer's turn: hashes, keys, stored bytes. The writer only binds and steps.
 
 use bytes::Bytes;
-use mainstay_envelope::{Context, Timestamp};
+use mainstay_envelope::{Context, Fact, Timestamp};
 use mainstay_event_store::{
-    Act, Condition, EventType, Expected, Hash, NewEvent, Refusal, StreamName, Tag, chain,
+    Act, Condition, EventType, Expected, Hash, NewEvent, Refusal, StreamName, Tag, Tags, chain,
 };
 
 /// The stored form of who hands an act in, and when.
@@ -15,16 +15,20 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn of(cx: &Context) -> Result<Self, Refusal> {
-        let envelope = serde_json::to_vec(&cx.fact())
+        Self::new(cx.wall(), &cx.fact())
+    }
+
+    pub(crate) fn new(at: Timestamp, fact: &Fact) -> Result<Self, Refusal> {
+        let envelope = serde_json::to_vec(fact)
             .map_err(|error| Refusal::Invalid { what: "envelope", why: error.to_string() })?;
-        Ok(Self { at: cx.wall(), envelope: envelope.into() })
+        Ok(Self { at, envelope: envelope.into() })
     }
 }
 
 /// What goes with a new event.
 #[derive(Debug)]
 pub(crate) struct Extra {
-    pub(crate) tags: String,
+    pub(crate) tags: Tags,
     /// What the event is found by: its type and each tag.
     pub(crate) keys: Vec<i64>,
     pub(crate) content: Hash,
@@ -48,8 +52,8 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) fn extra(stream: &StreamName, new: &NewEvent, origin: &Origin) -> Extra {
-    let tags = chain::join_tags(&new.tags);
-    let content = chain::content_of_new(stream, new, origin.at, &origin.envelope, &tags);
+    let tags = Tags::join(&new.tags);
+    let content = chain::content_of_new(stream, new, origin.at, &origin.envelope, tags.as_str());
     let mut keys = Vec::with_capacity(1 + new.tags.len());
     keys.push(type_key(&new.event_type));
     keys.extend(new.tags.iter().map(tag_key));

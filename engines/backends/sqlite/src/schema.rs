@@ -10,10 +10,11 @@ use uuid::Uuid;
 pub(crate) const PREFIX: &str = "mainstay_";
 
 /// The version this build writes.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 3;
 
 /// One step for each version, run in order, each in one transaction with its version number.
-const STEPS: [&str; VERSION as usize] = ["
+const STEPS: [&str; VERSION as usize] = [
+    "
 create table mainstay_meta(
     key text primary key,
     value any not null
@@ -111,15 +112,45 @@ create table mainstay_leases(
     holder text not null,
     until integer not null
 ) strict, without rowid;
-"];
+",
+    "
+-- Which of the older rows told of which act is not known. START says so; the last one is after all of them.
+alter table mainstay_outbox add column position integer not null default 0;
+update mainstay_outbox set position = coalesce((select max(position) from mainstay_events), 0)
+    where seq = (select max(seq) from mainstay_outbox);
+
+create table mainstay_outbox_sent(
+    first integer primary key,
+    last integer not null
+) strict;
+create table mainstay_outbox_epochs(
+    epoch integer primary key,
+    after integer not null
+) strict;
+",
+    "
+create table mainstay_archives(
+    first integer primary key,
+    last integer not null,
+    events integer not null,
+    first_hash blob not null,
+    last_hash blob not null,
+    digest blob not null,
+    file text not null
+) strict;
+",
+];
 
 /// Our tables.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 16] = [
+    "mainstay_archives",
     "mainstay_meta",
     "mainstay_streams",
     "mainstay_events",
     "mainstay_keys",
     "mainstay_outbox",
+    "mainstay_outbox_sent",
+    "mainstay_outbox_epochs",
     "mainstay_inbox",
     "mainstay_inbox_holes",
     "mainstay_inbox_recent",

@@ -1,12 +1,11 @@
 //! Finding events: by position, by stream, by type and tag. Used by readers and, under the write lock, by the writer.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
 use mainstay_event_store::{
-    EventType, Hash, KeyId, Payload, Position, Query, Recorded, StreamName, Tag, Version,
+    EventType, Hash, KeyId, Payload, Position, Query, Recorded, StreamName, Tags, Version,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
@@ -20,16 +19,18 @@ macro_rules! columns {
     };
 }
 
-/// Names met by one connection, so that reading a feed makes few of them twice. Bounded: emptied when full.
+/// Names met by one connection, so that reading a feed makes few of them twice. Bounded: a stream with a number
+/// past [`STREAMS_MAX`] is looked up each time.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    streams: HashMap<i64, StreamName>,
+    /// By the stream's number: they are given densely, so a table is smaller and faster than a map.
+    streams: Vec<Option<StreamName>>,
     /// The last type and envelope met: in a feed the next event often has the same.
     event_type: Option<EventType>,
     envelope: Bytes,
 }
 
-const STREAMS_MAX: usize = 50_000;
+const STREAMS_MAX: usize = 100_000;
 
 fn damaged(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
@@ -45,17 +46,20 @@ impl Names {
     }
 
     fn stream(&mut self, conn: &Connection, id: i64) -> rusqlite::Result<StreamName> {
-        if let Some(name) = self.streams.get(&id) {
+        let place = usize::try_from(id).ok().filter(|place| *place < STREAMS_MAX);
+        if let Some(Some(name)) = place.and_then(|place| self.streams.get(place)) {
             return Ok(name.clone());
         }
         let name: String = conn
             .prepare_cached("select name from main.mainstay_streams where id = ?1")?
             .query_row([id], |row| row.get(0))?;
         let name = StreamName::new(name).map_err(|_| damaged("stream"))?;
-        if self.streams.len() >= STREAMS_MAX {
-            self.streams.clear();
+        if let Some(place) = place {
+            if self.streams.len() <= place {
+                self.streams.resize(place + 1, None);
+            }
+            self.streams[place] = Some(name.clone());
         }
-        self.streams.insert(id, name.clone());
         Ok(name)
     }
 
@@ -74,7 +78,7 @@ impl Names {
         self.envelope.clone()
     }
 
-    /// Reads an event from a row of [`columns`], all but its payload.
+    /// Reads an event from a row of [`columns`], all but its payload and tags.
     fn event(&mut self, conn: &Connection, row: &Row<'_>) -> rusqlite::Result<Recorded> {
         let blob = |column: usize| -> rusqlite::Result<&[u8]> {
             row.get_ref(column)?.as_blob().map_err(|_| damaged("bytes"))
@@ -94,7 +98,7 @@ impl Names {
             event_type: self.event_type(text(4)?)?,
             schema: row.get(5)?,
             at: Timestamp::from_millis(row.get(6)?),
-            tags: split_tags(text(7)?)?,
+            tags: Tags::default(),
             envelope: self.envelope(blob(8)?),
             payload: Payload { bytes: Bytes::new(), key },
             hash: Hash(blob(11)?.try_into().map_err(|_| damaged("hash"))?),
@@ -102,13 +106,14 @@ impl Names {
     }
 }
 
-/// Events being read. Their payloads go into one buffer, of which each event has a slice in the end: an
-/// allocation a page instead of one an event.
+/// Events being read. Their tags and payloads go into one buffer, of which each event has slices in the end: an
+/// allocation a page instead of some for each event.
 #[derive(Debug, Default)]
 struct Collected {
     events: Vec<Recorded>,
-    payloads: Vec<u8>,
-    ends: Vec<usize>,
+    bytes: Vec<u8>,
+    /// Of each event, where its tags end and where its payload does.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Collected {
@@ -118,41 +123,39 @@ impl Collected {
         conn: &Connection,
         names: &mut Names,
         row: &Row<'_>,
-        wanted: impl FnOnce(&Recorded) -> bool,
+        wanted: impl FnOnce(&str, &str) -> bool,
     ) -> rusqlite::Result<Position> {
-        let event = names.event(conn, row)?;
-        let position = event.position;
-        if wanted(&event) {
-            self.payloads.extend_from_slice(row.get_ref(10)?.as_blob().map_err(|_| damaged("payload"))?);
-            self.ends.push(self.payloads.len());
-            self.events.push(event);
+        let text = |column: usize| row.get_ref(column)?.as_str().map_err(|_| damaged("text"));
+        let tags = text(7)?;
+        if wanted(text(4)?, tags) {
+            self.events.push(names.event(conn, row)?);
+            self.bytes.extend_from_slice(tags.as_bytes());
+            let tags = self.bytes.len();
+            self.bytes.extend_from_slice(row.get_ref(10)?.as_blob().map_err(|_| damaged("payload"))?);
+            self.ends.push((tags, self.bytes.len()));
         }
-        Ok(position)
+        Ok(Position(row.get::<_, i64>(0)? as u64))
     }
 
     fn full(&self) -> bool {
-        self.payloads.len() >= PAGE_BYTES_MAX
+        self.bytes.len() >= PAGE_BYTES_MAX
     }
 
     fn finish(mut self) -> Vec<Recorded> {
-        let payloads = Bytes::from(self.payloads);
+        let bytes = Bytes::from(self.bytes);
         let mut start = 0;
-        for (event, end) in self.events.iter_mut().zip(self.ends) {
-            event.payload.bytes = payloads.slice(start..end);
+        for (event, (tags, end)) in self.events.iter_mut().zip(self.ends) {
+            if tags > start {
+                event.tags = Tags::from_stored(bytes.slice(start..tags)).unwrap_or_default();
+            }
+            event.payload.bytes = bytes.slice(tags..end);
             start = end;
         }
         self.events
     }
 }
 
-fn split_tags(text: &str) -> rusqlite::Result<Vec<Tag>> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    text.split('\n').map(|tag| Tag::new(tag).map_err(|_| damaged("tag"))).collect()
-}
-
-/// Payload bytes after which a page ends, however few events it holds.
+/// Bytes of tags and payloads after which a page ends, however few events it holds.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// How much one read transaction may look at: it must not hold back the write-ahead log's reuse.
@@ -209,7 +212,7 @@ pub(crate) fn by_id(conn: &Connection, names: &mut Names, id: &Uuid) -> rusqlite
     conn.prepare_cached(concat!("select ", columns!(), " from main.mainstay_events where id = ?1"))?
         .query_row([id.as_bytes().as_slice()], |row| {
             let mut found = Collected::default();
-            found.push(conn, names, row, |_| true)?;
+            found.push(conn, names, row, |_, _| true)?;
             Ok(found.finish().pop())
         })
         .optional()
@@ -251,7 +254,7 @@ pub(crate) fn stream_events(
     let mut rows = statement.query((stream, from, max as i64))?;
     let mut found = Collected::default();
     while let Some(row) = rows.next()? {
-        found.push(conn, names, row, |_| true)?;
+        found.push(conn, names, row, |_, _| true)?;
         if found.full() || budget.spent(found.events.len()) {
             break;
         }
@@ -286,7 +289,7 @@ pub(crate) fn feed(
     found.events.reserve(max.min((head.0 - after.0) as usize));
     let mut next = after;
     while let Some(row) = rows.next()? {
-        next = found.push(conn, names, row, |_| true)?;
+        next = found.push(conn, names, row, |_, _| true)?;
         if found.full() || budget.spent(found.events.len()) {
             return Ok((found.finish(), next));
         }
@@ -359,7 +362,7 @@ fn by_keys(
         let mut rows = statement.query((from, if dense { last } else { from }))?;
         let before = looked_at;
         while let Some(row) = rows.next()? {
-            let position = found.push(conn, names, row, |event| query.selects(event))?;
+            let position = found.push(conn, names, row, |kind, tags| query.matches(kind, tags))?;
             looked_at += 1;
             if found.full() || budget.spent(looked_at) {
                 return Ok((found.finish(), position));
@@ -393,10 +396,8 @@ pub(crate) fn first_match(
         let positions = candidates(conn, &keys, after, LOOK)?;
         for position in &positions {
             let matches = statement.query_row([position], |row| {
-                let event_type = row.get_ref(0)?.as_str().ok().and_then(|text| EventType::new(text).ok());
-                let tags = row.get_ref(1)?.as_str().map_err(|_| damaged("tags"))?;
-                let tags = split_tags(tags)?;
-                Ok(query.matches(&event_type.ok_or_else(|| damaged("type"))?, &tags))
+                let text = |column: usize| row.get_ref(column)?.as_str().map_err(|_| damaged("text"));
+                Ok(query.matches(text(0)?, text(1)?))
             })?;
             if matches {
                 return Ok(Some(Position(*position as u64)));

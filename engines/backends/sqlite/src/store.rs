@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mainstay_envelope::{Context, Timestamp};
+use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, Head, Lease, Located,
-    OutboxRecord, OutboxRow, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store, StoreId,
-    StreamName, StreamPage, Topic, TransactError, Version, ViewName, chain, limits,
+    Abort, Act, AppendError, Appended, Archived, Committed, ConsumerName, Direction, Head, Lease, Located,
+    OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store,
+    StoreId, StreamName, StreamPage, TransactError, Version, ViewName, chain, limits,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,8 +21,8 @@ use crate::prepare::{self, Origin};
 use crate::reader::Readers;
 use crate::sql::Sql;
 use crate::stats::{GroupCounts, Groups};
-use crate::writer::{self, Append, Guard, Transact, Transaction, Work, Writer};
-use crate::{rows, select, views};
+use crate::writer::{self, Append, Guard, Tail, Transact, Transaction, Work, Writer};
+use crate::{archive, outbox, rows, select, views};
 
 /// A store on one SQLite file. Clones share the threads; the last one gone ends them after the queue is empty.
 #[derive(Debug, Clone)]
@@ -35,7 +35,8 @@ struct Inner {
     path: PathBuf,
     jobs: Option<mpsc::Sender<Box<dyn Work>>>,
     readers: Readers,
-    head: watch::Receiver<u64>,
+    /// The end of what this process' writer knows to be committed.
+    end: watch::Receiver<Tail>,
     board: Arc<Board>,
     guard: Arc<Guard>,
     groups: Arc<Groups>,
@@ -61,7 +62,7 @@ impl Sqlite {
         let guard = Arc::new(Guard::new(options.closure_limit));
         let board = Arc::new(Board::default());
         let groups = Arc::new(Groups::default());
-        let (set_head, head) = watch::channel(0);
+        let (set_end, end) = watch::channel(Tail::start(chain::genesis(id)));
         let readers = Readers::start(&options).map_err(thread)?;
         let (mut jobs, mut writer) = (None, None);
         if !options.read_only {
@@ -72,7 +73,7 @@ impl Sqlite {
                 guard: Arc::clone(&guard),
                 board: Arc::clone(&board),
                 jobs: receiver,
-                head: set_head,
+                end: set_end,
                 groups: Arc::clone(&groups),
             };
             let spawn = std::thread::Builder::new().name("mainstay-write".into());
@@ -89,7 +90,7 @@ impl Sqlite {
         }
         let writer = Mutex::new(writer);
         let path = options.path;
-        Ok(Self { inner: Arc::new(Inner { id, path, jobs, readers, head, board, guard, groups, writer }) })
+        Ok(Self { inner: Arc::new(Inner { id, path, jobs, readers, end, board, guard, groups, writer }) })
     }
 
     /// The file.
@@ -121,6 +122,16 @@ impl Sqlite {
         if let Some(writer) = writer {
             // A writer that panicked has let go of the file too.
             let _ = writer.join();
+        }
+    }
+
+    /// Waits until this process' writer has committed to an end like this, or until `at_most` is over.
+    async fn wait(&self, at_most: Duration, reached: impl Fn(&Tail) -> bool) {
+        let mut end = self.inner.end.clone();
+        let grown = async { end.wait_for(reached).await.is_ok() };
+        if tokio::time::timeout(at_most, grown).await == Ok(false) {
+            // No writer in this process to hear from: only the slow look is left.
+            tokio::time::sleep(at_most).await;
         }
     }
 
@@ -164,10 +175,11 @@ impl Sqlite {
     }
 }
 
-/// Payload bytes after which a page of outbox rows ends, however few it holds.
-const OUTBOX_PAGE_BYTES_MAX: usize = 4 << 20;
-
 const GONE: &str = "the writer thread ended before it answered";
+
+fn damaged(why: String) -> ReadError {
+    ReadError::Damaged { why }
+}
 
 impl Store for Sqlite {
     type Tx = Transaction;
@@ -220,7 +232,7 @@ impl Store for Sqlite {
                     return Ok(Ok(StreamPage { events: Vec::new(), version: Version::EMPTY }));
                 };
                 let events = select::stream_events(conn, names, id, from, backwards, max, budget)?;
-                Ok(Ok(StreamPage { events, version }))
+                Ok(archive::present(conn, events)?.map(|events| StreamPage { events, version }))
             })
             .await
     }
@@ -236,7 +248,7 @@ impl Store for Sqlite {
                     return Ok(Err(ReadError::PastEnd { asked: after, ends: head }));
                 }
                 let (events, next) = select::feed(conn, names, &query, after, head, max, budget)?;
-                Ok(Ok(Page { events, next, head }))
+                Ok(archive::present(conn, events)?.map(|events| Page { events, next, head }))
             })
             .await
     }
@@ -264,6 +276,10 @@ impl Store for Sqlite {
             .await
     }
 
+    async fn archives(&self) -> Result<Vec<Archived>, ReadError> {
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(archive::all(conn)?))).await
+    }
+
     async fn position(&self, receipt: &Receipt) -> Result<Located, ReadError> {
         if receipt.store() != self.inner.id {
             return Err(ReadError::ForeignReceipt { theirs: receipt.store(), ours: self.inner.id });
@@ -278,12 +294,7 @@ impl Store for Sqlite {
     }
 
     async fn wait_past(&self, after: Position, at_most: Duration) {
-        let mut head = self.inner.head.clone();
-        let grown = async { head.wait_for(|head| *head > after.0).await.is_ok() };
-        if tokio::time::timeout(at_most, grown).await == Ok(false) {
-            // No writer in this process to hear from: only the slow look is left.
-            tokio::time::sleep(at_most).await;
-        }
+        self.wait(at_most, |end| end.position > after).await;
     }
 
     async fn view_get(&self, view: &ViewName, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
@@ -310,51 +321,27 @@ impl Store for Sqlite {
 
     async fn outbox_after(&self, seq: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
         let max = limits::page(max);
-        let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+        self.inner.readers.read(move |conn, _, _| Ok(outbox::after(conn, seq, max)?.map_err(damaged))).await
+    }
+
+    async fn outbox_unsent(&self, after: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
+        let max = limits::page(max);
         self.inner
             .readers
-            .read(move |conn, _, _| {
-                let mut statement = conn.prepare_cached(
-                    "select seq, at, envelope, topic, key, headers, payload from main.mainstay_outbox
-                     where seq > ?1 order by seq limit ?2",
-                )?;
-                let mut rows = statement.query((seq, max as i64))?;
-                let (mut records, mut bytes) = (Vec::new(), 0);
-                while let Some(row) = rows.next()? {
-                    if bytes >= OUTBOX_PAGE_BYTES_MAX {
-                        break;
-                    }
-                    match outbox_record(row)? {
-                        Ok(record) => {
-                            bytes += record.row.payload.len();
-                            records.push(record);
-                        }
-                        Err(why) => return Ok(Err(ReadError::Damaged { why })),
-                    }
-                }
-                Ok(Ok(records))
-            })
+            .read(move |conn, _, _| Ok(outbox::unsent(conn, after, max)?.map_err(damaged)))
             .await
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(outbox::status(conn)?))).await
+    }
+
+    async fn wait_outbox(&self, after: u64, at_most: Duration) {
+        self.wait(at_most, |end| end.outbox > after).await;
     }
 
     async fn lease(&self, name: &ConsumerName) -> Result<Option<Lease>, ReadError> {
         let name = name.clone();
         self.inner.readers.read(move |conn, _, _| Ok(Ok(rows::lease(conn, &name)?))).await
     }
-}
-
-fn outbox_record(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<OutboxRecord, String>> {
-    let seq: i64 = row.get(0)?;
-    let (topic, headers): (String, String) = (row.get(3)?, row.get(5)?);
-    let headers = match serde_json::from_str(&headers) {
-        Ok(headers) => headers,
-        Err(error) => return Ok(Err(format!("the headers of outbox row {seq}: {error}"))),
-    };
-    let topic = match Topic::new(topic) {
-        Ok(topic) => topic,
-        Err(error) => return Ok(Err(format!("outbox row {seq}: {error}"))),
-    };
-    let (at, envelope) = (Timestamp::from_millis(row.get(1)?), row.get(2)?);
-    let row = OutboxRow { topic, key: row.get(4)?, headers, payload: row.get(6)? };
-    Ok(Ok(OutboxRecord { seq: seq as u64, at, envelope, row }))
 }

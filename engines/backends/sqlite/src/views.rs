@@ -105,37 +105,50 @@ fn unpack(mut packed: &[u8]) -> Vec<(&str, &[u8])> {
     entries
 }
 
-fn drop_entries(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<()> {
+/// The index entries that a row has now, packed; nothing when there is no such row or it has none.
+fn entries_of(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<Vec<u8>> {
     let packed: Option<Option<Vec<u8>>> = conn
         .prepare_cached("select indices from main.mainstay_view_rows where view = ?1 and key = ?2")?
         .query_row((view, key), |row| row.get(0))
         .optional()?;
-    for (name, value) in unpack(packed.flatten().as_deref().unwrap_or_default()) {
-        conn.prepare_cached(
-            "delete from main.mainstay_view_index where view = ?1 and name = ?2 and value = ?3 and key = ?4",
-        )?
-        .execute((view, name, value, key))?;
-    }
-    Ok(())
+    Ok(packed.flatten().unwrap_or_default())
+}
+
+fn drop_entry(conn: &Connection, view: i64, key: &str, (name, value): (&str, &[u8])) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "delete from main.mainstay_view_index where view = ?1 and name = ?2 and value = ?3 and key = ?4",
+    )?
+    .execute((view, name, value, key))
+    .map(drop)
+}
+
+fn drop_entries(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<()> {
+    let packed = entries_of(conn, view, key)?;
+    unpack(&packed).into_iter().try_for_each(|entry| drop_entry(conn, view, key, entry))
 }
 
 pub(crate) fn put(conn: &Connection, known: &mut Known, name: &ViewName, row: &Row) -> rusqlite::Result<()> {
     let View { id: view, indexed } = known.make(conn, name)?;
-    if indexed {
-        drop_entries(conn, view, &row.key)?;
-    } else if !row.indices.is_empty() {
+    let before = if indexed { entries_of(conn, view, &row.key)? } else { Vec::new() };
+    if !indexed && !row.indices.is_empty() {
         known.keep(name, View { id: view, indexed: true });
     }
+    let after = pack(row);
     conn.prepare_cached(
         "insert into main.mainstay_view_rows(view, key, value, indices) values (?1, ?2, ?3, ?4)
          on conflict(view, key) do update set value = excluded.value, indices = excluded.indices",
     )?
-    .execute((view, row.key.as_str(), row.value.as_slice(), pack(row)))?;
-    for entry in &row.indices {
+    .execute((view, row.key.as_str(), row.value.as_slice(), after.as_deref()))?;
+    // Most changes of a row leave most of its entries as they are.
+    let (before, after) = (unpack(&before), unpack(after.as_deref().unwrap_or_default()));
+    for entry in before.iter().filter(|entry| !after.contains(entry)) {
+        drop_entry(conn, view, &row.key, *entry)?;
+    }
+    for (name, value) in after.iter().filter(|entry| !before.contains(entry)) {
         conn.prepare_cached(
             "insert into main.mainstay_view_index(view, name, value, key) values (?1, ?2, ?3, ?4)",
         )?
-        .execute((view, entry.index, entry.value.to_ordered_bytes(), row.key.as_str()))?;
+        .execute((view, name, value, row.key.as_str()))?;
     }
     Ok(())
 }

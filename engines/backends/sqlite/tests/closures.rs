@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, Act, AppendError, EventType, Expected, NewEvent, Payload, Refusal, Retry, Store, StreamName,
-    TransactError, Tx, Version,
+    Abort, Act, AppendError, EventType, Expected, NewEvent, OutboxRow, Payload, Refusal, Retry, Store,
+    StreamName, Topic, TransactError, Tx, Version,
 };
 use mainstay_sqlite::{Options, Sqlite, Transaction};
 
@@ -23,6 +23,15 @@ fn event(cx: &Context) -> NewEvent {
 
 fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
+}
+
+fn message(n: i64) -> OutboxRow {
+    OutboxRow {
+        topic: Topic::new("t").unwrap(),
+        key: n.to_string(),
+        headers: Vec::new(),
+        payload: Vec::new(),
+    }
 }
 
 async fn with_audit(folder: &folder::Folder) -> Sqlite {
@@ -186,6 +195,7 @@ async fn among_neighbours(
             culprit = Some(tokio::spawn(async move {
                 let event = event(&cx);
                 let ended = store.transact(&cx, move |tx: &Transaction| {
+                    tx.outbox(&message(n))?;
                     tx.append(&stream("s5"), Expected::Empty, std::slice::from_ref(&event))?;
                     bad(tx)
                 });
@@ -195,16 +205,18 @@ async fn among_neighbours(
             neighbours.push(tokio::spawn(async move {
                 let event = event(&cx);
                 let ended = store.transact(&cx, move |tx: &Transaction| -> End<()> {
+                    tx.outbox(&message(n))?;
                     tx.append(&stream(&format!("s{n}")), Expected::Empty, std::slice::from_ref(&event))?;
                     tx.sql().execute("insert into audit values (?1)", [n])?;
                     Ok(())
                 });
-                ended.await.unwrap();
+                Some((message(n), ended.await.unwrap().receipt.mark()))
             }));
         } else {
             neighbours.push(tokio::spawn(async move {
                 let act = Act::append(stream(&format!("s{n}")), Expected::Empty, vec![event(&cx)]);
                 store.append(&cx, act).await.unwrap();
+                None
             }));
         }
         // Each is in the queue before the next: the culprit stands in the middle of the group.
@@ -212,12 +224,17 @@ async fn among_neighbours(
     }
     go.send(()).unwrap();
     held.await.unwrap();
+    let mut published = Vec::new();
     for neighbour in neighbours {
-        neighbour.await.unwrap();
+        published.extend(neighbour.await.unwrap());
     }
     let ended = culprit.unwrap().await.unwrap();
     assert_eq!(store.groups().commits() - commits, 2, "the one that held, and one group of all others");
     assert_eq!(audit_rows(&store).await, [2, 4, 6, 8]);
+    let rows = store.outbox_after(0, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let rows: Vec<_> = rows.into_iter().map(|row| (row.row, row.position.0)).collect();
+    assert_eq!(rows, published, "each once, as far as its own transaction goes");
     assert_eq!(store.head().await.unwrap().position.0, 8, "positions are dense");
     let page =
         store.read_stream(&stream("s5"), Version(1), mainstay_event_store::Direction::Forwards, 9).await;

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use mainstay_envelope::Context;
+use mainstay_envelope::{Context, Timestamp};
 use mainstay_event_store::{
-    Act, AppendError, EventType, Expected, Head, NewEvent, Payload, Position, Query, ReadError, Refusal,
-    Store, StreamName, Tag, Verifier,
+    Abort, Act, AppendError, EventType, Expected, Head, NewEvent, OutboxRecord, OutboxRow, Payload, Position,
+    Query, ReadError, Refusal, Store, StreamName, Tag, Topic, Tx, Verifier,
 };
 use mainstay_sqlite::rusqlite::Connection;
 use mainstay_sqlite::{OpenError, Options, Sqlite};
@@ -59,7 +59,7 @@ async fn a_file_of_a_newer_version_is_refused_and_not_touched() {
     let before = std::fs::read(&path).unwrap();
     for options in [Options::new(&path), Options::new(&path).read_only()] {
         let error = Sqlite::open(options).unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 99, known: 3, .. }), "{error}");
         assert!(error.to_string().contains("use the newer build"), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
@@ -239,6 +239,60 @@ async fn a_file_of_schema_1_goes_on() {
     assert_eq!(store.read(&query, Position::START, 100).await.unwrap().events.len(), 14);
     append(&store, 3).await.unwrap();
     assert_eq!(verified(&store).await, Ok(43));
+}
+
+/// Its outbox rows are numbered and marked as any others; only the last of them says how far the feed had come.
+#[tokio::test]
+async fn outbox_rows_of_schema_1_go_on() {
+    let folder = folder::Folder::new();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, include_bytes!("fixtures/schema-1.db")).unwrap();
+    let conn = Connection::open(&path).unwrap();
+    let insert = "insert into mainstay_outbox(seq, at, envelope, topic, key, headers, payload)
+                  values (?1, 7, x'7b7d', 'orders', 'k', '[[\"h\",\"1\"]]', x'6d')";
+    for seq in 1..=3 {
+        conn.execute(insert, [seq]).unwrap();
+    }
+    // Without its log the file is whole, and must stay as it is.
+    conn.execute_batch("pragma wal_checkpoint(truncate)").unwrap();
+    drop(conn);
+    let old = std::fs::read(&path).unwrap();
+    let error = Sqlite::open(Options::new(&path).read_only()).unwrap_err();
+    assert!(matches!(error, OpenError::Older { found: 1, known: 3, .. }), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), old);
+
+    let store = Sqlite::open(Options::new(&path).existing()).unwrap();
+    let row = OutboxRow {
+        topic: Topic::new("orders").unwrap(),
+        key: "k".into(),
+        headers: vec![("h".into(), "1".into())],
+        payload: b"m".to_vec(),
+    };
+    let rows = store.outbox_unsent(0, 10).await.unwrap();
+    let positions = [Position::START, Position::START, Position(40)];
+    let expected: Vec<_> = (1..)
+        .zip(positions)
+        .map(|(seq, position)| OutboxRecord {
+            seq,
+            at: Timestamp::from_millis(7),
+            envelope: b"{}".to_vec(),
+            row: row.clone(),
+            epoch: 1,
+            number: seq,
+            position,
+        })
+        .collect();
+    assert_eq!(rows, expected);
+    append(&store, 1).await.unwrap();
+    let cx = Context::system();
+    let next = store.transact(&cx, move |tx| {
+        tx.outbox_sent(&[1, 2])?;
+        Ok::<_, Abort<String>>(tx.outbox(&row)?)
+    });
+    assert_eq!(next.await.unwrap().receipt.mark(), 41);
+    let left = store.outbox_unsent(0, 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|row| (row.seq, row.number, row.position.0)).collect();
+    assert_eq!(left, [(3, 3, 40), (4, 4, 41)]);
 }
 
 #[cfg(feature = "faults")]

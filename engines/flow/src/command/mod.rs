@@ -34,3 +34,4 @@ pub use commands::{Commands, Done, Pending};
 pub use decider::{Decider, Snapshot};
 pub use error::CommandError;
 pub use given::{Decided, Given, given, given_nothing};
+pub(crate) use snapshot::Snapshots;

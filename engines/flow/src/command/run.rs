@@ -269,7 +269,7 @@ impl<D: Decider, S: Store> Work<'_, D, S> {
                 id: recorded.id,
                 event_type: recorded.event_type,
                 schema: recorded.schema,
-                tags: recorded.tags,
+                tags: recorded.tags.to_vec(),
                 payload: recorded.payload,
             });
         }

@@ -26,9 +26,9 @@ struct Found<'a> {
 }
 
 /// What a decider's snapshots are, without its being known to be a [`Snapshot`] everywhere.
-pub(super) struct Snapshots<D> {
-    pub(super) view: ViewName,
-    pub(super) every: u64,
+pub(crate) struct Snapshots<D> {
+    pub(crate) view: ViewName,
+    pub(crate) every: u64,
     name: &'static str,
     encode: fn(&D, Version) -> Option<Vec<u8>>,
     decode: fn(&[u8]) -> Option<(D, Version)>,
@@ -41,7 +41,7 @@ impl<D> Clone for Snapshots<D> {
 }
 
 impl<D: Snapshot> Snapshots<D> {
-    pub(super) fn new() -> Result<Self, BadName> {
+    pub(crate) fn new() -> Result<Self, BadName> {
         Ok(Self {
             view: ViewName::new(SNAPSHOTS)?,
             every: D::EVERY.max(1),
@@ -60,18 +60,18 @@ impl<D: Snapshot> Snapshots<D> {
 
 impl<D> Snapshots<D> {
     /// Where the snapshot of a stream is.
-    pub(super) fn key(&self, stream: &StreamName) -> String {
+    pub(crate) fn key(&self, stream: &StreamName) -> String {
         format!("{}/{stream}", self.name)
     }
 
     /// A state and its version; none when the bytes are of another schema or can't be read.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Option<(D, Version)> {
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Option<(D, Version)> {
         (self.decode)(bytes)
     }
 
     /// The row to write; none when the state can't be kept (no JSON, or too large for a row): the stream is
     /// then replayed as if there were no snapshots.
-    pub(super) fn row(&self, stream: &StreamName, state: &D, version: Version) -> Option<Row> {
+    pub(crate) fn row(&self, stream: &StreamName, state: &D, version: Version) -> Option<Row> {
         let row = Row::new(self.key(stream), (self.encode)(state, version)?);
         row.check().is_ok().then_some(row)
     }

@@ -1,7 +1,7 @@
 //! What a projection is: rows made from events, one after the other.
 
 use mainstay_envelope::{Fact, Timestamp};
-use mainstay_event_store::{IndexEntry, Recorded, StreamName, Tag, Version};
+use mainstay_event_store::{IndexEntry, Recorded, StreamName, Tags, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -76,7 +76,7 @@ impl<'a, E> Observed<'a, E> {
     }
 
     /// Its tags.
-    pub fn tags(&self) -> &'a [Tag] {
+    pub fn tags(&self) -> &'a Tags {
         &self.recorded.tags
     }
 

@@ -7,19 +7,20 @@
 //! Whatever happens, a page is in the rows exactly when the checkpoint is past it: a crash, a refusal or an
 //! unknown outcome is answered by reading the checkpoint and going on from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, AppendError, Position, Recorded, Refusal, Retry, Row, Store, TransactError, Tx, ViewName,
+    Abort, AppendError, Position, ReadAhead, Recorded, Refusal, Retry, Row, Store, TransactError, Tx, ViewName,
 };
 
 use super::control::Control;
 use super::error::ProjectionError;
 use super::failure::Failure;
 use super::model::{Observed, Projection};
-use super::pipe::{Cursor, PROOFS, Pipe, Proof, Trouble, Which, fatal, reading, writing};
-use super::view::View;
+use super::pipe::{Cursor, PROOFS, Pipe, Proof, Trouble, Which, reading, writing};
+use super::view::{Kept, View};
 use crate::event::{open, query};
 
 /// A part of the feed, decoded.
@@ -42,24 +43,92 @@ enum Ended {
     At(Position, Failure),
 }
 
+/// Payload bytes after which a page takes no more, however few events it holds.
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// A page's transaction is to take about so long: others of the target wait for it. While one takes less, the
+/// next page is larger, since every page costs a flush and writes each touched part of the rows anew.
+const TRANSACTION_GOAL: Duration = Duration::from_millis(25);
+
+/// The first page's size; what a live projection ever needs.
+const PAGE_FIRST: usize = 1_000;
+
+/// What is known of the way ahead of one projector.
+pub(super) struct Ahead<E, R, Source> {
+    reads: ReadAhead<Source>,
+    /// Read for the next step.
+    page: Option<Page<E>>,
+    /// Rows as the last step left them.
+    kept: Arc<Mutex<Kept<R>>>,
+    /// Events in one transaction: from now on, and at most.
+    size: usize,
+    size_max: usize,
+}
+
+impl<E, R, Source: Store> Ahead<E, R, Source> {
+    /// Forgets what was read: it is read again.
+    pub(super) fn forget(&mut self) {
+        self.page = None;
+        self.kept = Arc::default();
+    }
+
+    /// Smaller pages from here on.
+    fn halve(&mut self, count: usize) {
+        (self.size, self.size_max) = ((count / 2).max(1), (count / 2).max(1));
+        self.reads.shrink(self.size);
+    }
+
+    fn adapt(&mut self, took: Duration) {
+        if took < TRANSACTION_GOAL / 2 {
+            self.size = (self.size * 2).min(self.size_max);
+        } else if took > TRANSACTION_GOAL * 2 {
+            self.size = (self.size / 2).max(PAGE_FIRST).min(self.size_max);
+        }
+    }
+}
+
 impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
+    /// Begins to read ahead; pages of at most `page_max` events.
+    pub(super) fn ahead(&self, page_max: usize) -> Result<Ahead<P::Event, P::Row, Source>, ProjectionError> {
+        let query = query::<P::Event>()
+            .map_err(|bad| ProjectionError::Store { projection: P::NAME, refusal: bad.into() })?;
+        let size = page_max.min(PAGE_FIRST);
+        let reads = ReadAhead::new(self.source.clone(), query, size);
+        Ok(Ahead { reads, page: None, kept: Arc::default(), size, size_max: page_max })
+    }
+
     /// Reads and decodes what follows a position.
-    async fn look(&self, from: Position, page_max: usize) -> Result<Page<P::Event>, Trouble> {
-        let query = query::<P::Event>().map_err(|bad| fatal::<P>(bad.into()))?;
-        let found = self.source.read(&query, from, page_max).await.map_err(reading::<P>)?;
-        let mut page = Page {
-            from,
-            to: found.next,
-            head: found.head,
-            events: Vec::with_capacity(found.events.len()),
-            unreadable: None,
-        };
+    async fn look(
+        &self,
+        reads: &mut ReadAhead<Source>,
+        from: Position,
+        size: usize,
+    ) -> Result<Page<P::Event>, Trouble> {
+        let mut page = Page { from, to: from, head: from, events: Vec::new(), unreadable: None };
+        let mut bytes = 0;
+        loop {
+            let found = reads.page(page.to).await.map_err(reading::<P>)?;
+            let at_end = found.at_end() || found.next == page.to;
+            bytes += found.events.iter().map(|event| event.payload.bytes.len()).sum::<usize>();
+            self.decode(&mut page, found);
+            let full = page.events.len() + reads.max() > size || bytes >= PAGE_BYTES_MAX;
+            if full || at_end || page.unreadable.is_some() {
+                return Ok(page);
+            }
+        }
+    }
+
+    fn decode(&self, page: &mut Page<P::Event>, found: mainstay_event_store::Page) {
+        let from = page.to;
+        (page.to, page.head) = (found.next, found.head);
+        page.events.reserve(found.events.len());
         for recorded in found.events {
             match open::<P::Event>(&recorded) {
                 Ok(event) => page.events.push((recorded, event)),
                 Err(why) => {
                     // What stands before it is applied; the page after that begins with it, and stops.
-                    page.to = page.events.last().map_or(from, |(last, _)| last.position);
+                    let last = page.events.last().map(|(last, _)| last.position);
+                    page.to = last.map_or(from, |last| last.max(from));
                     page.unreadable = Some(ProjectionError::Undecodable {
                         projection: P::NAME,
                         position: recorded.position,
@@ -71,21 +140,18 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
                 }
             }
         }
-        Ok(page)
     }
 
-    /// Applies the next page. `page_max` shrinks when a page is more than a transaction can take. `ahead` is
-    /// what was read ahead for this step, and then for the next one. The end of the feed when it was read.
+    /// Applies the next page, and reads ahead for the one after. The end of the feed when it was read.
     pub(super) async fn step(
         &self,
         cx: &Context,
         cursor: &mut Cursor,
-        page_max: &mut usize,
-        ahead: &mut Option<Page<P::Event>>,
+        ahead: &mut Ahead<P::Event, P::Row, Source>,
     ) -> Result<Position, Trouble> {
-        let page = match ahead.take().filter(|page| page.from == cursor.at) {
+        let page = match ahead.page.take().filter(|page| page.from == cursor.at) {
             Some(page) => page,
-            None => self.look(cursor.at, *page_max).await?,
+            None => self.look(&mut ahead.reads, cursor.at, ahead.size).await?,
         };
         let (to, head) = (page.to, page.head);
         if to == cursor.at {
@@ -96,17 +162,19 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
         }
         let (count, first) = (page.events.len(), page.events.first().map_or(to, |(first, _)| first.position));
         let more = page.unreadable.is_none() && to < head;
-        let write = self.target.transact(cx, self.transaction(cursor, page));
-        let (written, next) = if more {
+        let (began, write) = (cx.now(), self.target.transact(cx, self.transaction(cursor, page, Arc::clone(&ahead.kept))));
+        let write = async { (write.await, cx.now().saturating_since(began)) };
+        let ((written, took), next) = if more {
             // The disk's flush and the decoding are two machines' work.
-            tokio::join!(write, async { self.look(to, *page_max).await.ok() })
+            tokio::join!(write, async { self.look(&mut ahead.reads, to, ahead.size).await.ok() })
         } else {
             (write.await, None)
         };
         let refusal = match written {
             Ok(_) => {
                 cursor.at = to;
-                *ahead = next;
+                ahead.page = next;
+                ahead.adapt(took);
                 return Ok(head);
             }
             Err(TransactError::User(Ended::Overtaken)) => {
@@ -125,7 +193,7 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             Refusal::CheckpointMoved { .. } => Err(Trouble::Passing(refusal.to_string())),
             // A panic, or too slow: found by halves, so that the error can name the event.
             Refusal::Closure { .. } if count > 1 => {
-                *page_max = (count / 2).max(1);
+                ahead.halve(count);
                 Err(Trouble::Smaller)
             }
             Refusal::Closure { .. } if count == 1 => {
@@ -141,6 +209,7 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
         &self,
         cursor: &Cursor,
         page: Page<P::Event>,
+        kept: Arc<Mutex<Kept<P::Row>>>,
     ) -> impl Fn(&Target::Tx) -> Result<(), Abort<Ended>> + Send + 'static {
         let projection = Arc::clone(&self.projection);
         let generation = cursor.generation;
@@ -153,7 +222,9 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
             }
             // First of all: nothing is applied on top of what another copy has applied meanwhile.
             tx.move_checkpoint(&consumer, page.from, page.to)?;
-            let rows = View::new(tx, &view, P::indices);
+            // Taken out: whatever ends this run early, they are read anew.
+            let before = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+            let rows = View::new(tx, &view, P::indices).resume(before, page.from);
             for (recorded, event) in &page.events {
                 rows.begin(recorded.position);
                 projection
@@ -161,6 +232,7 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
                     .map_err(|why| end(recorded.position, why))?;
             }
             rows.flush().map_err(|(position, why)| end(position, why))?;
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = rows.keep(page.to);
             if let Some(proof) = proof {
                 let bytes = serde_json::to_vec(&proof)
                     .map_err(|error| Refusal::Invalid { what: "projection proof", why: error.to_string() })?;

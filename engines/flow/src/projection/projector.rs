@@ -20,9 +20,8 @@ use super::reader::Reader;
 use crate::event::query;
 use crate::pace::Pace;
 
-/// Events in one transaction: as many as a page can have, some milliseconds' work, so that the disk's flush is
-/// a small part of it and others hardly wait for it.
-const PAGE_MAX: usize = mainstay_event_store::limits::PAGE_EVENTS_MAX;
+/// Events in one transaction at most: what is decoded and held in memory at once.
+const PAGE_MAX: usize = 16_000;
 
 /// Brings a projection's rows up to the feed of `Source`, in `Target`: the same store, or one of its own, in
 /// the same process or another.
@@ -96,7 +95,8 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         self
     }
 
-    /// Events in one transaction, 1 to 1,000; default 1,000.
+    /// Events in one transaction at most, 1 to 16,000; default 16,000. A projection that is behind takes as many as
+    /// make some 25 ms of work.
     pub fn page_max(mut self, events: usize) -> Self {
         self.page_max = events.clamp(1, PAGE_MAX);
         self
@@ -154,9 +154,8 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
         progress: &mut (dyn FnMut(Position, Position) + Send),
     ) -> Result<Position, ProjectionError> {
         let mut pace = Pace::new(cx, self.settings);
-        let mut page_max = self.page_max;
         let mut cursor: Option<Cursor> = None;
-        let mut ahead = None;
+        let mut ahead = self.pipe.ahead(self.page_max)?;
         loop {
             let stepped = match &mut cursor {
                 None => self.pipe.cursor(cx, self.mode, which).await.map(|found| {
@@ -164,7 +163,7 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                     cursor = Some(found);
                     done
                 }),
-                Some(cursor) => self.pipe.step(cx, cursor, &mut page_max, &mut ahead).await.map(|head| {
+                Some(cursor) => self.pipe.step(cx, cursor, &mut ahead).await.map(|head| {
                     pace = Pace::new(cx, self.settings);
                     self.bell.send_replace(());
                     progress(cursor.at, head);
@@ -177,7 +176,8 @@ impl<P: Projection, Source: Store, Target: Store> Projector<P, Source, Target> {
                 Err(trouble) => {
                     self.wait_out(cx, &mut pace, trouble).await?;
                     // Whatever it was: the checkpoint knows what was applied.
-                    (cursor, ahead) = (None, None);
+                    cursor = None;
+                    ahead.forget();
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! A projection's rows, typed, inside one transaction.
 //!
 //! Rows are written behind: a row that many events of one transaction change is read once and written once.
-//! Nothing is kept from one transaction to the next.
+//! From one transaction to the next they are kept only by [`Kept`], which says when they still hold.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,8 +14,11 @@ use serde::de::DeserializeOwned;
 use super::failure::Failure;
 use crate::event::without_values;
 
-/// Rows held back at most, so that the memory of a transaction is bounded by so many rows of at most 1 MiB.
-const HELD_MAX: usize = 4_096;
+/// Rows held back, or kept, at most.
+const HELD_MAX: usize = 16_384;
+
+/// Rows are let go after so many bytes of them were written: no more can be held.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The rows of one projection, as its `apply` reads and writes them. Reads see the writes before them.
 pub struct View<'a, R> {
@@ -23,6 +26,10 @@ pub struct View<'a, R> {
     name: &'a ViewName,
     indices: fn(&R) -> Vec<IndexEntry>,
     held: RefCell<HashMap<String, Held<R>>>,
+    /// How many of them are to be written.
+    changed: Cell<usize>,
+    /// Bytes written of them since they were last let go.
+    bytes: Cell<usize>,
     /// The event being applied.
     now: Cell<Position>,
 }
@@ -30,8 +37,25 @@ pub struct View<'a, R> {
 /// A row as this transaction will write it; none: as it will remove it.
 struct Held<R> {
     row: Option<R>,
-    /// The event that changed it last.
-    changed_by: Position,
+    /// The event that changed it last; none when it is as it is stored.
+    changed_by: Option<Position>,
+}
+
+/// Rows kept between the transactions of one projector, so that it need not read what it has just written.
+///
+/// They hold for exactly one moment: the checkpoint at `at`, in one generation. A transaction begins by moving the
+/// checkpoint from where it takes them, so it is refused when anybody else has applied anything meanwhile.
+pub(super) struct Kept<R> {
+    at: Position,
+    view: Option<ViewName>,
+    rows: HashMap<String, Held<R>>,
+    bytes: usize,
+}
+
+impl<R> Default for Kept<R> {
+    fn default() -> Self {
+        Self { at: Position::START, view: None, rows: HashMap::new(), bytes: 0 }
+    }
 }
 
 impl<R> fmt::Debug for View<'_, R> {
@@ -42,7 +66,26 @@ impl<R> fmt::Debug for View<'_, R> {
 
 impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
     pub(crate) fn new(tx: &'a dyn Tx, name: &'a ViewName, indices: fn(&R) -> Vec<IndexEntry>) -> Self {
-        Self { tx, name, indices, held: RefCell::default(), now: Cell::new(Position::START) }
+        let now = Cell::new(Position::START);
+        Self { tx, name, indices, held: RefCell::default(), changed: Cell::new(0), bytes: Cell::new(0), now }
+    }
+
+    /// Begins with the rows that were kept, if they are those of this view at this checkpoint.
+    pub(super) fn resume(self, kept: Kept<R>, at: Position) -> Self {
+        if kept.at == at && kept.view.as_ref() == Some(self.name) {
+            self.held.replace(kept.rows);
+            self.bytes.set(kept.bytes);
+        }
+        self
+    }
+
+    /// Keeps the rows for the transaction that begins at this checkpoint. After [`View::flush`].
+    pub(super) fn keep(self, at: Position) -> Kept<R> {
+        let (rows, bytes) = (self.held.into_inner(), self.bytes.get());
+        if rows.len() >= HELD_MAX || bytes > KEPT_BYTES_MAX {
+            return Kept::default();
+        }
+        Kept { at, view: Some(self.name.clone()), rows, bytes }
     }
 
     /// The row under a key.
@@ -70,7 +113,9 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
     {
         if let Some(held) = self.held.borrow_mut().get_mut(key) {
             change(held.row.get_or_insert_default());
-            held.changed_by = self.now.get();
+            if held.changed_by.replace(self.now.get()).is_none() {
+                self.changed.set(self.changed.get() + 1);
+            }
             return Ok(());
         }
         let mut row = self.stored(key)?.unwrap_or_default();
@@ -103,11 +148,20 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
 
     /// Writes everything that was held back; on failure, the event whose row it was.
     pub(super) fn flush(&self) -> Result<(), (Position, Failure)> {
-        let mut held: Vec<_> = self.held.take().into_iter().collect();
+        let mut held = self.held.borrow_mut();
+        let mut changed: Vec<_> = Vec::with_capacity(self.changed.take());
+        changed.extend(held.iter_mut().filter_map(|(key, held)| {
+            let changed_by = held.changed_by.take()?;
+            Some((key, changed_by, held.row.as_ref()))
+        }));
         // In the order of the keys: cheaper to insert, and the same each time.
-        held.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (key, held) in held {
-            self.write(&key, held.row.as_ref()).map_err(|why| (held.changed_by, why))?;
+        changed.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        for (key, changed_by, row) in changed {
+            self.write(key, row).map_err(|why| (changed_by, why))?;
+        }
+        if held.len() >= HELD_MAX || self.bytes.get() > KEPT_BYTES_MAX {
+            held.clear();
+            self.bytes.set(0);
         }
         Ok(())
     }
@@ -116,6 +170,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
         match row {
             Some(row) => {
                 let value = self.encode(key, row)?;
+                self.bytes.set(self.bytes.get() + value.len());
                 let row = Row { key: key.to_owned(), value, indices: (self.indices)(row) };
                 Ok(self.tx.view_put(self.name, &row)?)
             }
@@ -125,7 +180,10 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
 
     fn hold(&self, key: &str, row: Option<R>) -> Result<(), Failure> {
         let mut held = self.held.borrow_mut();
-        held.insert(key.to_owned(), Held { row, changed_by: self.now.get() });
+        let before = held.insert(key.to_owned(), Held { row, changed_by: Some(self.now.get()) });
+        if before.is_none_or(|before| before.changed_by.is_none()) {
+            self.changed.set(self.changed.get() + 1);
+        }
         let full = held.len() >= HELD_MAX;
         drop(held);
         if full { self.flush().map_err(|(_, why)| why) } else { Ok(()) }

@@ -8,8 +8,8 @@ use mainstay_envelope::Context;
 use mainstay_event_store::memory::{Memory, Transaction};
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, Expected, Head, Lease, Located,
-    NewEvent, OutboxRecord, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store, StoreId,
-    StreamName, StreamPage, TransactError, Version, ViewName,
+    NewEvent, OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan,
+    Store, StoreId, StreamName, StreamPage, TransactError, Version, ViewName,
 };
 use tokio::sync::watch;
 
@@ -199,6 +199,18 @@ impl Store for Faulty {
 
     async fn outbox_after(&self, seq: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
         self.inner.outbox_after(seq, max).await
+    }
+
+    async fn outbox_unsent(&self, after: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
+        self.inner.outbox_unsent(after, max).await
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
+        self.inner.outbox_status().await
+    }
+
+    async fn wait_outbox(&self, after: u64, at_most: Duration) {
+        self.inner.wait_outbox(after, at_most).await;
     }
 
     async fn lease(&self, name: &ConsumerName) -> Result<Option<Lease>, ReadError> {

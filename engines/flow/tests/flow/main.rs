@@ -4,11 +4,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bank;
+mod choreography;
 mod command;
 mod derive;
 mod faulty;
+mod faulty_log;
+mod followed;
+mod inbox;
 mod kit;
+mod parking;
+mod post;
 mod projection;
 mod reader;
 mod rebuild;
+mod relay;
+mod request;
 mod snapshot;
+mod timeline;

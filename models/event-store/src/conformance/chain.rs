@@ -69,7 +69,7 @@ pub async fn the_chain_proves_the_feed<H: Harness>(harness: &H) {
     let changes: [(&str, Change); 9] = [
         ("payload", |feed| feed[4].payload.bytes = vec![1, 2, 3].into()),
         ("type", |feed| feed[4].event_type = kind("Forged")),
-        ("tags", |feed| feed[4].tags.push(tag("forged"))),
+        ("tags", |feed| feed[4].tags = Tags::join(&[tag("forged")])),
         ("stream", |feed| feed[4].stream = stream("forged")),
         ("version", |feed| feed[4].version.0 += 1),
         ("envelope", |feed| feed[4].envelope = b"{}".to_vec().into()),

@@ -40,6 +40,7 @@ pub mod input;
 mod kit;
 pub mod leases;
 pub mod outbox;
+pub mod relay;
 pub mod streams;
 pub mod subscribe;
 pub mod transaction;
@@ -137,6 +138,13 @@ macro_rules! conformance_suite {
             transaction::only_the_last_run_of_a_closure_counts,
             transaction::events_of_a_transaction_are_checked_and_idempotent,
             outbox::outbox_rows_are_numbered_in_commit_order,
+            outbox::an_outbox_row_carries_the_mark_of_its_receipt,
+            outbox::acting_for_changes_the_envelope_of_what_follows,
+            outbox::a_waiting_relay_is_woken,
+            relay::sent_rows_are_marked_by_number,
+            relay::marks_are_part_of_their_transaction,
+            relay::a_prune_removes_a_sent_prefix,
+            relay::a_new_epoch_numbers_rows_anew,
             checkpoints::checkpoints_move_only_from_where_they_are,
             inbox::inbox_marks_make_an_effect_happen_once,
             inbox::the_inbox_remembers_for_ever_in_bounded_space,

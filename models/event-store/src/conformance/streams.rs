@@ -118,7 +118,7 @@ pub async fn what_is_handed_out_is_what_was_handed_in<H: Harness>(harness: &H) {
             );
             assert_eq!((&recorded.stream, recorded.id), (&name, new.id));
             assert_eq!((&recorded.event_type, recorded.schema), (&new.event_type, new.schema));
-            assert_eq!(recorded.tags, new.tags);
+            assert_eq!(recorded.tags.to_vec(), new.tags);
             assert!(recorded.payload == new.payload, "the payload of event {i} changed");
             assert_eq!(recorded.fact().unwrap(), cx.fact());
             assert_eq!(recorded.at, cx.wall());

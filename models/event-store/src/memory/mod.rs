@@ -11,6 +11,7 @@
 //! Cost: appending is constant for each event; reading a stream or the feed without a query costs what it
 //! returns; with a query, and for a condition, it looks at every event after the position.
 
+mod outbox;
 mod state;
 mod tx;
 mod views;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use crate::act::Act;
 use crate::event::limits;
 use crate::lease::Lease;
-use crate::message::OutboxRecord;
+use crate::message::{OutboxRecord, OutboxStatus};
 use crate::names::{ConsumerName, StreamName, ViewName};
 use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, TransactError};
 use crate::position::{Head, Position, Receipt, StoreId};
@@ -48,6 +49,8 @@ struct Shared {
     state: Mutex<State>,
     /// The last position, for those who wait.
     grown: watch::Sender<Position>,
+    /// The outbox's last row, for its relay.
+    outbox: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Memory {
@@ -73,8 +76,8 @@ impl Memory {
 
     /// An empty store with a given identity, for runs that are repeated from a seed.
     pub fn with_id(id: StoreId) -> Self {
-        let (grown, _) = watch::channel(Position::START);
-        Self { shared: Arc::new(Shared { id, state: Mutex::new(State::new(id)), grown }) }
+        let (grown, outbox) = (watch::Sender::new(Position::START), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { id, state: Mutex::new(State::new(id)), grown, outbox }) }
     }
 
     /// A closure's panic is caught before it reaches the lock, and no step of ours panics between two writes:
@@ -139,6 +142,10 @@ impl Store for Memory {
         };
         let (after, ended) = tx.end(ended);
         *state = after;
+        self.shared.outbox.send_if_modified(|last| {
+            let before = std::mem::replace(last, state.outbox.last());
+            before != *last
+        });
         let value = ended?;
         let receipt = self.publish(state.head().position);
         Ok(Committed { value, receipt })
@@ -199,9 +206,20 @@ impl Store for Memory {
     }
 
     async fn outbox_after(&self, seq: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
-        let state = self.lock();
-        let skipped = usize::try_from(seq).unwrap_or(usize::MAX);
-        Ok(state.outbox.iter().skip(skipped).take(limits::page(max)).cloned().collect())
+        Ok(self.lock().outbox.after(seq, limits::page(max)))
+    }
+
+    async fn outbox_unsent(&self, after: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
+        Ok(self.lock().outbox.unsent(after, limits::page(max)))
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
+        Ok(self.lock().outbox.status())
+    }
+
+    async fn wait_outbox(&self, after: u64, at_most: Duration) {
+        let mut last = self.shared.outbox.subscribe();
+        let _ = tokio::time::timeout(at_most, last.wait_for(|last| *last > after)).await;
     }
 
     async fn lease(&self, name: &ConsumerName) -> Result<Option<Lease>, ReadError> {

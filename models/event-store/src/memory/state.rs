@@ -6,22 +6,25 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use mainstay_envelope::{Context, MessageIdentity, Producer, Timestamp};
+use mainstay_envelope::{Context, Fact, MessageIdentity, Producer, Timestamp};
 use uuid::Uuid;
 
+use super::outbox::{Outbox, Stored};
 use super::views::Views;
 use crate::act::Act;
 use crate::chain;
 use crate::event::{NewEvent, Recorded};
 use crate::inbox::Window;
 use crate::lease::Lease;
-use crate::message::{Mark, OutboxRecord, OutboxRow};
+use crate::message::{Mark, OutboxRow};
 use crate::names::{ConsumerName, StreamName};
+use crate::outbox;
 use crate::outcome::{ReadError, Refusal};
 use crate::position::{Head, Position, StoreId};
 use crate::query::{Condition, Query};
 use crate::repeat::{self, Verdict};
 use crate::store::{Direction, Page};
+use crate::tags::Tags;
 use crate::version::{Expected, Version};
 
 /// Who hands something in, and when: what is recorded beside it.
@@ -32,9 +35,13 @@ pub(super) struct Author {
 
 impl Author {
     pub(super) fn of(cx: &Context) -> Result<Self, Refusal> {
-        let envelope = serde_json::to_vec(&cx.fact())
+        Self::new(cx.wall(), &cx.fact())
+    }
+
+    pub(super) fn new(at: Timestamp, fact: &Fact) -> Result<Self, Refusal> {
+        let envelope = serde_json::to_vec(fact)
             .map_err(|error| Refusal::Invalid { what: "envelope", why: error.to_string() })?;
-        Ok(Self { at: cx.wall(), envelope: envelope.into() })
+        Ok(Self { at, envelope: envelope.into() })
     }
 }
 
@@ -51,8 +58,7 @@ pub(super) struct State {
     /// Positions of each stream's events: version v is `streams[name][v - 1]`.
     streams: HashMap<StreamName, Vec<Position>>,
     ids: HashMap<Uuid, Position>,
-    /// Row n is `outbox[n - 1]`.
-    pub(super) outbox: Vec<OutboxRecord>,
+    pub(super) outbox: Outbox,
     inbox: HashMap<InboxKey, Window>,
     pub(super) checkpoints: HashMap<ConsumerName, Position>,
     pub(super) leases: HashMap<ConsumerName, Lease>,
@@ -76,7 +82,7 @@ impl State {
             events: Vec::new(),
             streams: HashMap::new(),
             ids: HashMap::new(),
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             inbox: HashMap::new(),
             checkpoints: HashMap::new(),
             leases: HashMap::new(),
@@ -87,6 +93,8 @@ impl State {
 
     /// Keeps everything written since the last commit.
     pub(super) fn commit(&mut self) {
+        let position = self.head().position;
+        self.outbox.place(position);
         self.journal.clear();
     }
 
@@ -156,8 +164,8 @@ impl State {
     pub(super) fn record(&mut self, author: &Author, stream: &StreamName, event: &NewEvent) {
         let head = self.head();
         let (position, version) = (head.position.next(), Version(self.version(stream).0 + 1));
-        let tags = chain::join_tags(&event.tags);
-        let content = chain::content_of_new(stream, event, author.at, &author.envelope, &tags);
+        let tags = Tags::join(&event.tags);
+        let content = chain::content_of_new(stream, event, author.at, &author.envelope, tags.as_str());
         self.on_roll_back({
             let (stream, id) = (stream.clone(), event.id);
             move |state| {
@@ -179,7 +187,7 @@ impl State {
             event_type: event.event_type.clone(),
             schema: event.schema,
             at: author.at,
-            tags: event.tags.clone(),
+            tags,
             envelope: author.envelope.clone(),
             payload: event.payload.clone(),
             hash: chain::link(head.hash, position, version, content),
@@ -190,12 +198,48 @@ impl State {
 
     /// Adds a row to the end of the outbox.
     pub(super) fn publish(&mut self, author: &Author, row: &OutboxRow) {
-        let seq = self.outbox.len() as u64 + 1;
         self.on_roll_back(|state| {
-            state.outbox.pop();
+            state.outbox.rows.pop_back();
+            state.outbox.unplaced -= 1;
         });
-        let envelope = author.envelope.to_vec();
-        self.outbox.push(OutboxRecord { seq, at: author.at, envelope, row: row.clone() });
+        let (at, envelope, row) = (author.at, author.envelope.to_vec(), row.clone());
+        self.outbox.rows.push_back(Stored { at, envelope, row, position: Position::START });
+        self.outbox.unplaced += 1;
+    }
+
+    pub(super) fn outbox_sent(&mut self, seqs: &[u64]) -> Result<(), Refusal> {
+        let runs = outbox::runs(seqs, self.outbox.last())?;
+        let before = self.outbox.sent.clone();
+        self.on_roll_back(|state| state.outbox.sent = before);
+        for run in runs {
+            self.outbox.sent.mark(run);
+        }
+        Ok(())
+    }
+
+    /// Removes sent rows from the outbox's beginning; are there more?
+    pub(super) fn outbox_prune(&mut self, before: Timestamp, max: usize) -> bool {
+        for _ in 0..self.outbox.removable(before, max) {
+            let Some(removed) = self.outbox.rows.pop_front() else { break };
+            self.outbox.pruned_to += 1;
+            self.on_roll_back(|state| {
+                state.outbox.rows.push_front(removed);
+                state.outbox.pruned_to -= 1;
+            });
+        }
+        self.outbox.removable(before, 1) > 0
+    }
+
+    pub(super) fn outbox_new_epoch(&mut self, after: u64) -> Result<u32, Refusal> {
+        let next = self.outbox.epoch().next(after, self.outbox.last(), self.outbox.pruned_to)?;
+        let before = self.outbox.sent.clone();
+        self.on_roll_back(|state| {
+            state.outbox.sent = before;
+            state.outbox.epochs.pop();
+        });
+        self.outbox.sent.cut(after);
+        self.outbox.epochs.push(next);
+        Ok(next.epoch)
     }
 
     pub(super) fn inbox_mark(

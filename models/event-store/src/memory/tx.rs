@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use mainstay_envelope::{MessageIdentity, Timestamp};
+use mainstay_envelope::{Fact, MessageIdentity, Timestamp};
 
 use super::state::{Author, State};
 use crate::act::check_events;
@@ -21,11 +21,12 @@ use crate::view::{Row, Rows, Scan};
 
 /// A transaction of [`super::Memory`].
 pub struct Transaction {
-    author: Author,
+    at: Timestamp,
     inner: RefCell<Inner>,
 }
 
 struct Inner {
+    author: Author,
     state: State,
     /// The first refusal: it decides the transaction, even when the closure swallows it.
     refused: Option<Refusal>,
@@ -33,12 +34,12 @@ struct Inner {
 
 impl Transaction {
     pub(super) fn begin(state: State, author: Author) -> Self {
-        Self { author, inner: RefCell::new(Inner { state, refused: None }) }
+        Self { at: author.at, inner: RefCell::new(Inner { author, state, refused: None }) }
     }
 
     /// Commits, or takes everything back; gives the state back either way.
     pub(super) fn end<T, E>(self, ended: Result<T, Abort<E>>) -> (State, Result<T, Abort<E>>) {
-        let Inner { mut state, refused } = self.inner.into_inner();
+        let Inner { mut state, refused, .. } = self.inner.into_inner();
         let ended = match refused {
             Some(refusal) => ended.and(Err(Abort::Refused(refusal))),
             None => ended,
@@ -54,7 +55,7 @@ impl Transaction {
     /// Runs one call, and keeps the first refusal.
     fn call<T>(&self, call: impl FnOnce(&mut State, &Author) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let inner = &mut *self.inner.borrow_mut();
-        let outcome = call(&mut inner.state, &self.author);
+        let outcome = call(&mut inner.state, &inner.author);
         if let Err(refusal) = &outcome {
             inner.refused.get_or_insert_with(|| refusal.clone());
         }
@@ -99,7 +100,13 @@ impl Tx for Transaction {
     }
 
     fn at(&self) -> Timestamp {
-        self.author.at
+        self.at
+    }
+
+    fn acting_for(&self, fact: &Fact) -> Result<(), Refusal> {
+        let author = self.call(|_, author| Author::new(author.at, fact))?;
+        self.inner.borrow_mut().author = author;
+        Ok(())
     }
 
     fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal> {
@@ -108,6 +115,18 @@ impl Tx for Transaction {
             state.publish(author, row);
             Ok(())
         })
+    }
+
+    fn outbox_sent(&self, seqs: &[u64]) -> Result<(), Refusal> {
+        self.call(|state, _| state.outbox_sent(seqs))
+    }
+
+    fn outbox_prune(&self, before: Timestamp, max: usize) -> Result<bool, Refusal> {
+        self.call(|state, _| Ok(state.outbox_prune(before, limits::page(max))))
+    }
+
+    fn outbox_new_epoch(&self, after: u64) -> Result<u32, Refusal> {
+        self.call(|state, _| state.outbox_new_epoch(after))
     }
 
     fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal> {

@@ -9,7 +9,7 @@ use mainstay_event_store::{
 
 use super::transaction::{Stream, Transaction};
 use crate::prepare::{self, Extra, Origin, Prepared};
-use crate::select;
+use crate::{archive, select};
 
 impl Transaction {
     /// The first event that matches the condition.
@@ -43,6 +43,13 @@ impl Transaction {
             let found = select::by_id(self.conn(), &mut self.names.borrow_mut(), id)
                 .map_err(|error| self.engine(error))?;
             if let Some(event) = &found {
+                if archive::is_archived(event) {
+                    let why = format!(
+                        "it is recorded at position {}, and archived, so they can't be compared",
+                        event.position
+                    );
+                    return Err(Refusal::IdTaken { id: *id, why });
+                }
                 last = last.max(event.position);
             }
             Ok::<_, Refusal>(found.map(Cow::Owned))

@@ -24,6 +24,7 @@ use mainstay_event_store::{Hash, Refusal, StoreId, chain};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use guard::{Code, Guard};
+pub(crate) use transaction::Tail;
 pub use transaction::Transaction;
 pub(crate) use work::{Append, End, Transact, Work};
 
@@ -71,7 +72,7 @@ pub(crate) struct Writer {
     pub(crate) guard: Arc<Guard>,
     pub(crate) board: Arc<Board>,
     pub(crate) jobs: mpsc::Receiver<Box<dyn Work>>,
-    pub(crate) head: watch::Sender<u64>,
+    pub(crate) end: watch::Sender<Tail>,
     pub(crate) groups: Arc<crate::stats::Groups>,
 }
 
@@ -129,7 +130,7 @@ impl Writer {
         open::same_store(&conn, self.store)?;
         let tx = Transaction::new(conn, Arc::clone(&self.guard), genesis);
         tx.read_tail(genesis)?;
-        self.head.send_replace(tx.tail().position.0);
+        self.end.send_replace(tx.tail());
         Ok(tx)
     }
 
@@ -229,7 +230,7 @@ impl Writer {
             Turn::GroupLost(broken) => Some((i, broken)),
         });
         match culprit {
-            None => match self.commit(tx, tail.position.0, jobs) {
+            None => match self.commit(tx, tail, jobs) {
                 Ok(()) => Attempt::Ended,
                 Err(why) => Attempt::Failed(why),
             },
@@ -241,7 +242,7 @@ impl Writer {
         }
     }
 
-    fn commit(&self, tx: &Transaction, before: u64, group: &mut Vec<Box<dyn Work>>) -> Result<(), String> {
+    fn commit(&self, tx: &Transaction, before: Tail, group: &mut Vec<Box<dyn Work>>) -> Result<(), String> {
         if let Err(error) = tx.commit() {
             let why = format!("the commit failed: {error}");
             tx.roll_back();
@@ -250,13 +251,13 @@ impl Writer {
             }
             return Err(why);
         }
-        let head = tx.tail().position.0;
-        self.groups.note(group.len(), head - before);
+        let end = tx.tail();
+        self.groups.note(group.len(), end.position.0 - before.position.0);
         for job in group.drain(..) {
             job.end(self.store, End::Committed);
         }
-        if head > before {
-            self.head.send_replace(head);
+        if end != before {
+            self.end.send_replace(end);
         }
         Ok(())
     }

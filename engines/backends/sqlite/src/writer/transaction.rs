@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::guard::Guard;
 use crate::error::{Kind, LOST, kind, refusal};
+use crate::outbox::{self, Waiting};
 use crate::prepare::Origin;
 use crate::select::{self, Names};
 use crate::views;
@@ -25,6 +26,7 @@ pub struct Transaction {
     pub(super) streams: RefCell<HashMap<StreamName, Stream>>,
     pub(super) names: RefCell<Names>,
     pub(super) views: RefCell<views::Known>,
+    pub(super) waiting: RefCell<Waiting>,
     /// A write failed inside the engine: what the closure says no longer counts.
     pub(super) broken: RefCell<Option<Broken>>,
     /// The first refusal that a closure was given.
@@ -47,6 +49,13 @@ pub(crate) struct Tail {
     pub(crate) outbox: u64,
 }
 
+impl Tail {
+    /// Of a store without any.
+    pub(crate) fn start(genesis: Hash) -> Self {
+        Self { position: Position::START, hash: genesis, outbox: 0 }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stream {
     pub(super) id: i64,
@@ -66,10 +75,11 @@ impl Transaction {
                 at: Timestamp::from_millis(0),
                 envelope: Bytes::from_static(b"{}"),
             }),
-            tail: Cell::new(Tail { position: Position::START, hash: genesis, outbox: 0 }),
+            tail: Cell::new(Tail::start(genesis)),
             streams: RefCell::default(),
             names: RefCell::default(),
             views: RefCell::default(),
+            waiting: RefCell::default(),
             broken: RefCell::default(),
             refused: RefCell::default(),
         }
@@ -147,11 +157,7 @@ impl Transaction {
     /// Reads the tail from the file, since another process may have moved it.
     pub(crate) fn read_tail(&self, genesis: Hash) -> rusqlite::Result<()> {
         let (position, hash) = select::head(&self.conn)?.unwrap_or((Position::START, genesis));
-        let outbox: Option<i64> = self
-            .conn
-            .prepare_cached("select max(seq) from main.mainstay_outbox")?
-            .query_row([], |row| row.get(0))?;
-        self.tail.set(Tail { position, hash, outbox: outbox.unwrap_or(0) as u64 });
+        self.tail.set(Tail { position, hash, outbox: outbox::last(&self.conn)? });
         Ok(())
     }
 
@@ -159,6 +165,16 @@ impl Transaction {
         self.origin.replace(origin);
         self.broken.replace(None);
         self.refused.replace(None);
+        self.waiting.borrow_mut().clear();
+    }
+
+    /// Writes what waited for the end of a closure that is done.
+    pub(super) fn finish(&self) -> Result<(), Refusal> {
+        if self.waiting.borrow().is_empty() {
+            return Ok(());
+        }
+        let position = self.tail.get().position;
+        self.ask(|conn| self.waiting.borrow_mut().finish(conn, position))
     }
 
     /// The first refusal that the closure was given, if any.

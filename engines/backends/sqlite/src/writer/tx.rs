@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use mainstay_envelope::{MessageIdentity, Timestamp};
+use mainstay_envelope::{Fact, MessageIdentity, Timestamp};
+use mainstay_event_store::outbox::runs;
 use mainstay_event_store::{
     Condition, ConsumerName, Expected, Lease, Leased, Mark, NewEvent, OutboxRow, Position, Recorded, Refusal,
     Row, Rows, Scan, StreamName, Tx, Version, ViewName, limits,
 };
 
 use super::transaction::Transaction;
+use crate::outbox::Pending;
+use crate::prepare::Origin;
 use crate::rows::{checkpoint, lease, record_lease};
 use crate::select::{self, Budget};
-use crate::{marks, views};
+use crate::{archive, marks, outbox, views};
 
 impl Tx for Transaction {
     fn append(
@@ -37,17 +40,25 @@ impl Tx for Transaction {
 
     fn read_stream(&self, stream: &StreamName, from: Version, max: usize) -> Result<Vec<Recorded>, Refusal> {
         let max = limits::page(max);
-        self.ask(|conn| {
-            let Some(found) = self.stream(stream)? else { return Ok(Vec::new()) };
+        let read = self.ask(|conn| {
+            let Some(found) = self.stream(stream)? else { return Ok(Ok(Vec::new())) };
             let mut names = self.names.borrow_mut();
             // The closure's own time limit is the one that counts.
             let budget = Budget::new(Duration::from_secs(60));
-            select::stream_events(conn, &mut names, found.id, from, false, max, budget)
-        })
+            let events = select::stream_events(conn, &mut names, found.id, from, false, max, budget)?;
+            archive::present(conn, events)
+        })?;
+        self.noted(read.map_err(archive::refused))
     }
 
     fn at(&self) -> Timestamp {
         self.origin.borrow().at
+    }
+
+    fn acting_for(&self, fact: &Fact) -> Result<(), Refusal> {
+        let origin = self.noted(Origin::new(self.at(), fact))?;
+        self.origin.replace(origin);
+        Ok(())
     }
 
     fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal> {
@@ -58,24 +69,32 @@ impl Tx for Transaction {
         )?;
         let mut tail = self.tail.get();
         tail.outbox += 1;
-        let origin = self.origin.borrow();
-        self.ask(|conn| {
-            conn.prepare_cached(
-                "insert into main.mainstay_outbox(seq, at, envelope, topic, key, headers, payload)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute((
-                tail.outbox as i64,
-                origin.at.as_millis(),
-                &*origin.envelope,
-                row.topic.as_str(),
-                row.key.as_str(),
-                headers,
-                row.payload.as_slice(),
-            ))
-        })?;
+        let Origin { at, envelope } = self.origin.borrow().clone();
+        let pending = Pending { seq: tail.outbox, at, envelope, row: row.clone(), headers };
+        self.ask(|conn| self.waiting.borrow_mut().push(conn, pending))?;
         self.tail.set(tail);
         Ok(())
+    }
+
+    fn outbox_sent(&self, seqs: &[u64]) -> Result<(), Refusal> {
+        let runs = self.noted(runs(seqs, self.tail.get().outbox))?;
+        self.ask(|conn| runs.into_iter().try_for_each(|run| outbox::mark(conn, run)))
+    }
+
+    fn outbox_prune(&self, before: Timestamp, max: usize) -> Result<bool, Refusal> {
+        let max = limits::page(max);
+        self.ask(|conn| {
+            // Rows of this very transaction may be among them.
+            self.waiting.borrow_mut().write_early(conn)?;
+            outbox::prune(conn, before, max)
+        })
+    }
+
+    fn outbox_new_epoch(&self, after: u64) -> Result<u32, Refusal> {
+        let (present, pruned_to) = self.ask(outbox::before_epoch)?;
+        let next = self.noted(present.next(after, self.tail.get().outbox, pruned_to))?;
+        self.ask(|conn| outbox::open_epoch(conn, next))?;
+        Ok(next.epoch)
     }
 
     fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal> {

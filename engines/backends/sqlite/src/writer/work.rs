@@ -135,6 +135,10 @@ where
         let running = tx.guard().closure_runs();
         // The closure only sees the transaction, and what it did to that is rolled back.
         let ran = catch_unwind(AssertUnwindSafe(|| (self.closure)(tx)));
+        if matches!(ran, Ok(Ok(_))) && !tx.is_lost() {
+            // A failure is noted in the transaction, and looked at with all else that can be wrong.
+            let _ = tx.finish();
+        }
         drop(running);
         let answer = match ran {
             Ok(Ok(value)) => match fault(tx) {

@@ -9,6 +9,14 @@
 //! content is hashed by whoever hands the event in; only the link, a fixed 80 bytes, is the sequencer's work.
 //! BLAKE3: O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020.
 
+mod archive;
+#[cfg(feature = "checkpoints")]
+mod checkpoint;
+
+pub use archive::{ARCHIVE_EVENTS_MAX, ArchiveError, ArchiveWriter, Archived};
+#[cfg(feature = "checkpoints")]
+pub use checkpoint::{BadCheckpoint, BadKey, Checkpoint, PublicKey, SignedCheckpoint, SigningKey};
+
 use crate::event::{NewEvent, Recorded};
 use crate::hash::Hash;
 use crate::names::StreamName;
@@ -79,18 +87,6 @@ impl Content<'_> {
     }
 }
 
-/// Joins tags as they are stored and hashed.
-pub fn join_tags(tags: &[crate::names::Tag]) -> String {
-    let mut joined = String::with_capacity(tags.iter().map(|tag| tag.as_str().len() + 1).sum());
-    for (i, tag) in tags.iter().enumerate() {
-        if i > 0 {
-            joined.push('\n');
-        }
-        joined.push_str(tag.as_str());
-    }
-    joined
-}
-
 /// The content hash of an event about to be appended.
 pub fn content_of_new(
     stream: &StreamName,
@@ -122,7 +118,7 @@ pub fn content_of(event: &Recorded) -> Hash {
         schema: event.schema,
         at: event.at,
         envelope: &event.envelope,
-        tags: &join_tags(&event.tags),
+        tags: event.tags.as_str(),
         key: event.payload.key.as_ref().map_or("", |key| key.as_str()),
         payload: &event.payload.bytes,
     }
@@ -173,6 +169,14 @@ pub enum Broken {
         ends: Position,
         /// The head kept elsewhere.
         expected: Position,
+    },
+    /// An archived range's marker contradicts itself, or what is recorded beside it.
+    #[error("the marker of positions {from} to {to} is not that of what was archived: it was changed")]
+    Marker {
+        /// The range's first position.
+        from: Position,
+        /// Its last one.
+        to: Position,
     },
     /// The feed has another hash at a position whose head was kept.
     #[error("at position {at} the hash differs from the head kept elsewhere: history was rewritten")]

@@ -26,8 +26,9 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::{Chance, out};
+use crate::examples;
 use crate::process::{self, Ended};
-use crate::{examples, tree};
 
 /// Kills of one file. Its size is bounded by this, since the worker appends some megabytes a second.
 const KILLS_PER_SERIES: u64 = 50;
@@ -41,21 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One check or one resolution that takes longer hangs.
 const CHECK_LIMIT: Duration = Duration::from_secs(300);
 
-/// What is to crash.
+/// How often, from where, and how to report it.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand)]
-enum What {
-    /// The event store on SQLite: four writers, killed in the middle of their work.
-    Store(Store),
-}
-
-#[derive(clap::Args)]
-struct Store {
+pub(super) struct Arguments {
     /// The seed of the first series; the next has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -137,8 +126,7 @@ struct Head {
 }
 
 /// Runs the crashes. True when every promise was kept.
-pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
-    let What::Store(store) = &arguments.what;
+pub(super) fn run(store: &Arguments) -> Result<bool> {
     let worker = match &store.worker {
         Some(worker) => worker.clone(),
         None => examples::build_one("mainstay-sqlite", "store_worker")?,
@@ -199,15 +187,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(summary.passed)
 }
 
-/// Where the series keep their files.
-fn out() -> Result<PathBuf> {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => PathBuf::from(target),
-        None => tree::root()?.join("target"),
-    };
-    Ok(target.join("crash"))
-}
-
 /// When a worker is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Moment {
@@ -222,7 +201,7 @@ struct Series<'a> {
     worker: &'a Path,
     folder: PathBuf,
     seed: u64,
-    chance: u64,
+    chance: Chance,
     /// Every line that any worker said, and what the checks saw.
     ledger: String,
     /// From here on no act was tried.
@@ -236,7 +215,7 @@ impl<'a> Series<'a> {
             fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
         }
         fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
-        Ok(Series { worker, folder, seed, chance: seed, ledger: String::new(), next: 0 })
+        Ok(Series { worker, folder, seed, chance: Chance(seed), ledger: String::new(), next: 0 })
     }
 
     /// True when everything was as promised.
@@ -292,14 +271,8 @@ impl<'a> Series<'a> {
         }
     }
 
-    /// Chance (SplitMix64, as in the worker).
     fn below(&mut self, bound: u64) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.chance;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+        self.chance.below(bound)
     }
 
     fn command(&self, command: &str) -> Command {
@@ -478,7 +451,7 @@ mod tests {
             worker: Path::new(""),
             folder: PathBuf::new(),
             seed: 1,
-            chance: 1,
+            chance: Chance(1),
             ledger: String::new(),
             next: 0,
         };

@@ -1,0 +1,90 @@
+//! The data folder of `mainstay up`: what lies where, and which services there are.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Where the data are when nothing is said about it.
+pub(crate) const DEFAULT: &str = "mainstay-data";
+
+/// A service of the shop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Service {
+    Order,
+    Payment,
+    Inventory,
+}
+
+impl Service {
+    /// All of them, in the order of their ports.
+    pub(crate) const ALL: [Self; 3] = [Self::Order, Self::Payment, Self::Inventory];
+
+    /// In the order in which they start, which is reversed when they drain: what takes orders comes last and goes
+    /// first, so that an accepted order finds the others there.
+    pub(crate) const STARTING: [Self; 3] = [Self::Inventory, Self::Payment, Self::Order];
+
+    /// The name of its folder, its topic, and its lines in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Payment => "payment",
+            Self::Inventory => "inventory",
+        }
+    }
+
+    /// How far its port lies above `--port-base`.
+    pub(crate) fn port_offset(self) -> u16 {
+        match self {
+            Self::Order => 1,
+            Self::Payment => 2,
+            Self::Inventory => 3,
+        }
+    }
+}
+
+impl std::fmt::Display for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// ```text
+/// DIR/up.lock
+/// DIR/{order,payment,inventory}/lock        held by the process that writes there
+/// DIR/{order,payment,inventory}/store.db    its facts and views
+/// DIR/{order,payment,inventory}/log.db      what it tells the others
+/// ```
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Held by the supervisor.
+    pub(crate) fn up_lock(&self) -> PathBuf {
+        self.0.join("up.lock")
+    }
+
+    pub(crate) fn of(&self, service: Service) -> PathBuf {
+        self.0.join(service.name())
+    }
+
+    pub(crate) fn lock(&self, service: Service) -> PathBuf {
+        self.of(service).join("lock")
+    }
+
+    pub(crate) fn store(&self, service: Service) -> PathBuf {
+        self.of(service).join("store.db")
+    }
+
+    pub(crate) fn log(&self, service: Service) -> PathBuf {
+        self.of(service).join("log.db")
+    }
+}

@@ -1,0 +1,128 @@
+//! All that must hold before any service is started.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use mainstay_runtime::{Lock, NotLocked};
+
+use crate::folder::{Folder, Service};
+use crate::output::{BadInput, Unusable};
+
+/// How long services of an `up` that was killed are waited for. They drain in at most
+/// [`DRAIN_WITHIN`](crate::service::DRAIN_WITHIN).
+const OLD_ONES_WITHIN: Duration = Duration::from_secs(30);
+
+/// The largest `--port-base`: three ports lie above it.
+pub(super) const PORT_BASE_MAX: u16 = u16::MAX - 3;
+
+/// Makes the data folder and takes it for this process.
+pub(super) fn take(folder: &Folder) -> Result<Lock> {
+    for path in std::iter::once(folder.path().to_owned()).chain(Service::ALL.map(|s| folder.of(s))) {
+        std::fs::create_dir_all(&path).map_err(|cause| {
+            Unusable(format!(
+                "{}: this folder can't be made: {cause}; nothing was started; check who may write there, or give \
+                 another with --data",
+                path.display()
+            ))
+        })?;
+    }
+    let lock = Lock::take(&folder.up_lock(), "up").map_err(|error| match error {
+        NotLocked::Held { holder, .. } => Unusable(format!(
+            "{}: this data folder is in use: {holder} runs on it; nothing was started; stop it, or give another \
+             folder with --data",
+            folder.path().display()
+        )),
+        NotLocked::Unusable { path, cause } => not_writable(&path, &cause),
+    })?;
+    Ok(lock)
+}
+
+fn not_writable(path: &Path, cause: &std::io::Error) -> Unusable {
+    Unusable(format!(
+        "{}: this file can't be written: {cause}; nothing was started; check who may write to the data folder, or \
+         give another with --data",
+        path.display()
+    ))
+}
+
+/// Waits until no service of an earlier `up` is left in the folder. `tell` hears whom it waits for.
+pub(super) async fn old_ones_gone(folder: &Folder, mut tell: impl FnMut(Service, &str)) -> Result<()> {
+    let ends = tokio::time::Instant::now() + OLD_ONES_WITHIN;
+    for service in Service::ALL {
+        let left = ends.saturating_duration_since(tokio::time::Instant::now());
+        let waiting = |held: &NotLocked| {
+            if let NotLocked::Held { holder, .. } = held {
+                tell(service, holder);
+            }
+        };
+        // Let go again at once: the service itself takes it. Nobody else starts one while we hold `up.lock`.
+        match Lock::take_within(&folder.lock(service), "up", left, waiting).await {
+            Ok(lock) => drop(lock),
+            Err(NotLocked::Held { holder, .. }) => {
+                return Err(Unusable(format!(
+                    "{}: the {service} service of an earlier run is still there after {OLD_ONES_WITHIN:?}: {holder}; \
+                     nothing was started; end that process, then try again",
+                    folder.of(service).display()
+                ))
+                .into());
+            }
+            Err(NotLocked::Unusable { path, cause }) => return Err(not_writable(&path, &cause).into()),
+        }
+    }
+    Ok(())
+}
+
+/// The ports of the services, in the order of [`Service::ALL`], each of them free a moment ago. With a base of
+/// 0 they are chosen by the system.
+pub(super) fn ports(base: u16) -> Result<[u16; 3]> {
+    let mut ports = [0; 3];
+    // Held together until all are found, so that the system does not choose one twice.
+    let mut held = Vec::new();
+    for (port, service) in ports.iter_mut().zip(Service::ALL) {
+        let wanted = if base == 0 { 0 } else { base.saturating_add(service.port_offset()) };
+        let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, wanted))
+            .map_err(|cause| BadInput(refused(wanted, service, &cause)))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+fn refused(port: u16, service: Service, cause: &std::io::Error) -> String {
+    let why = match cause.kind() {
+        std::io::ErrorKind::AddrInUse => "is in use by another program".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "may not be used by this user".to_owned(),
+        _ => format!("can't be used: {cause}"),
+    };
+    format!(
+        "port {port}, for the {service} service, {why}; nothing was started; free it, or choose others with \
+         --port-base N (the services take N+1, N+2 and N+3; 0: any free ones)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_service() {
+        let free = ports(0).unwrap();
+        assert!(free[0] != free[1] && free[1] != free[2] && free[0] != free[2], "{free:?}");
+        // Found by trying, since neighbours of a free port need not be free.
+        let (taken, base) = (0..100)
+            .find_map(|_| {
+                let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let base = taken.local_addr().unwrap().port().checked_sub(2)?;
+                TcpListener::bind((Ipv4Addr::LOCALHOST, base + 1)).is_ok().then_some((taken, base))
+            })
+            .unwrap();
+        let refused = ports(base).unwrap_err().to_string();
+        assert!(
+            refused.contains(&format!("port {}, for the payment service, is in use", base + 2)),
+            "{refused}"
+        );
+        drop(taken);
+    }
+}

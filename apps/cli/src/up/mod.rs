@@ -1,0 +1,174 @@
+//! `mainstay up`: the shop's three services, each a process of its own, until somebody ends it.
+
+mod addresses;
+mod checks;
+mod greeting;
+mod seed;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use mainstay::Context;
+use mainstay_runtime::logs::{Colours, Console};
+use mainstay_runtime::supervisor::{self, Notice, Program, Spec, Stop, What};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::folder::{self, Folder, Service};
+use crate::http::Http;
+use crate::output::Output;
+use crate::service::DRAIN_WITHIN;
+use addresses::Addresses;
+use greeting::Greeting;
+
+/// Runs the shop: order, payment and inventory, each with its own store, supervised. Ctrl-C drains and ends it;
+/// a second Ctrl-C does not wait.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The data folder; made when it is not there. It survives restarts.
+    #[arg(long, value_name = "DIR", default_value = folder::DEFAULT)]
+    data: PathBuf,
+    /// The services answer on 127.0.0.1: order on N+1, payment on N+2, inventory on N+3. 0: on any free ports.
+    #[arg(long, value_name = "N", default_value_t = 7100, value_parser = clap::value_parser!(u16).range(0..=i64::from(checks::PORT_BASE_MAX)))]
+    port_base: u16,
+    /// Place demonstration data, unless they are there: an account for alice, apples with a price.
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    seed_demo: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    // Before anything is started: a signal that comes later finds somebody to obey it.
+    let signals = Signals::hold()?;
+    let data = Folder::new(std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone()));
+    let lock = checks::take(&data)?;
+    let names = Service::ALL.map(|service| service.name().to_owned());
+    let (console, written) = Console::new(std::io::stdout(), names, colours(), output.json);
+    checks::old_ones_gone(&data, |service, holder| {
+        let line = format!("waiting for {holder} of an earlier run to end");
+        console.said(
+            service.name(),
+            &line,
+            &json!({ "service": service, "event": "waiting", "for": holder }),
+        );
+    })
+    .await?;
+    let addresses = Addresses::new(checks::ports(arguments.port_base)?);
+    let programs = programs(&data, &addresses)?;
+    let spec = Spec { drain_within: DRAIN_WITHIN + DRAIN_WITHIN / 2, ..Spec::default() };
+
+    let cx = Context::system();
+    let (stop, stopped) = watch::channel(Stop::No);
+    let obeying = tokio::spawn(signals.obey(stop, console.clone()));
+    let (green, up) = oneshot::channel();
+    let greeting = Greeting::new(&cx, &addresses, &arguments.data);
+    let greeter = tokio::spawn(greet(up, greeting, addresses, arguments.seed_demo, console.clone()));
+    let mut green = Some(green);
+    let tell = |notice: Notice| {
+        if notice.what == What::AllReady {
+            if let Some(green) = green.take() {
+                // Nobody listens when the greeter has ended, and it ends only with its word said.
+                let _ = green.send(());
+            }
+            return;
+        }
+        console.said(&notice.service, &notice.what.to_string(), &notice);
+    };
+    let ended = supervisor::run(&cx, spec.check()?, &programs, stopped, tell).await;
+    obeying.abort();
+    greeter.abort();
+    // Both hold the console; it is written to its end when nobody does.
+    let _ = obeying.await;
+    let _ = greeter.await;
+    if ended.is_ok() {
+        console.tell("down; the data are kept", &json!({ "event": "down" }));
+    }
+    console.close(written).await;
+    drop(lock);
+    Ok(ended?)
+}
+
+/// Names are coloured for people: not in files, and not where NO_COLOR asks for none.
+fn colours() -> Colours {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if std::io::stdout().is_terminal() && !refused { Colours::On } else { Colours::Off }
+}
+
+/// The services as processes of this same binary, in the order in which they start.
+fn programs(data: &Folder, addresses: &Addresses) -> Result<Vec<Program>> {
+    let file =
+        std::env::current_exe().context("this program's own file can't be found; nothing was started")?;
+    let program = |service: Service| Program {
+        name: service.name().to_owned(),
+        file: file.clone(),
+        arguments: vec![
+            "service".into(),
+            service.name().into(),
+            "--data".into(),
+            data.path().into(),
+            "--port".into(),
+            OsString::from(addresses.port(service).to_string()),
+        ],
+    };
+    Ok(Service::STARTING.map(program).into())
+}
+
+/// Once everything is green: the demonstration data, and what to do now.
+async fn greet(
+    up: oneshot::Receiver<()>,
+    greeting: Greeting,
+    addresses: Addresses,
+    seed_demo: bool,
+    console: Console,
+) {
+    if up.await.is_err() {
+        return;
+    }
+    if seed_demo && let Err(error) = seed::seed(&Http::new(), &addresses).await {
+        let line = format!(
+            "the demonstration data could not be placed: {error:#}; the services run; end them and start again to \
+             place the data, or place your own"
+        );
+        console.tell(&line, &json!({ "event": "not_seeded", "cause": format!("{error:#}") }));
+    }
+    console.tell(&greeting.text(), &greeting);
+}
+
+/// What ends this process.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn hold() -> Result<Self> {
+        let hold = |kind| signal(kind).context("no signal handler could be set; nothing was started");
+        Ok(Self([
+            hold(SignalKind::interrupt())?,
+            hold(SignalKind::terminate())?,
+            hold(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
+        }
+    }
+
+    /// The first one drains, the second one does not wait.
+    async fn obey(mut self, stop: watch::Sender<Stop>, console: Console) {
+        for (asked, what) in [
+            (Stop::Drain, "finishing what has begun; once more ends it at once"),
+            (Stop::Now, "ending at once; what was acknowledged is kept"),
+        ] {
+            let name = self.next().await;
+            console.tell(&format!("{name}: {what}"), &json!({ "event": "signal", "signal": name }));
+            if stop.send(asked).is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Processes that die, and what comes back.
+
+use rustix::process::Signal;
+
+use super::kit::{Up, ended, mainstay, place, send, text, until};
+
+#[test]
+fn a_killed_service_comes_back_where_it_was_and_orders_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(folder.path());
+    for service in ["order", "payment", "inventory"] {
+        let (old, url) = (up.pid_of(service), up.url(service));
+        // Placed before the kill, so that its saga may lose the service in the middle.
+        let order = place(&up, &format!("before-{service}"), 1);
+        send(old, Signal::KILL);
+        let ready = up.until(|event| event["event"] == "ready" && event["service"] == service);
+        assert_ne!(up.pid_of(service), old);
+        assert_eq!(format!("http://{}", ready["address"].as_str().unwrap()), url);
+        assert_eq!(ended(&up, &order)["status"], "CONFIRMED");
+        assert_eq!(ended(&up, &place(&up, &format!("after-{service}"), 1))["status"], "CONFIRMED");
+    }
+    assert_eq!(up.order_of("restarting"), ["order", "payment", "inventory"]);
+    up.kill(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_services_along_and_the_next_one_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(folder.path());
+    let order = place(&up, "before", 1);
+    let old: Vec<u32> = ["order", "payment", "inventory"].map(|service| up.pid_of(service)).into();
+    up.kill(Signal::KILL);
+    // At once: it finds the services of the old one still there, or just gone.
+    let next = Up::start(folder.path());
+    assert_eq!(ended(&next, &order)["status"], "CONFIRMED");
+    // Their locks are free, so they have written for the last time; that they end is one step more.
+    for pid in old {
+        until("the end of an old service", || (!is_running(pid)).then_some(()));
+    }
+    assert_eq!(up.end().code(), None);
+}
+
+/// A process that has ended and waits for whoever inherited it to notice counts as ended.
+fn is_running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+#[test]
+fn a_second_up_on_the_folder_is_refused_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(folder.path());
+    let second = mainstay(&["up", "--port-base", "0", "--data", folder.path().to_str().unwrap()]);
+    let said = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(4), "{said}");
+    assert!(said.contains("this data folder is in use: process ") && said.contains("(up)"), "{said}");
+    assert!(said.contains("nothing was started"), "{said}");
+    assert_eq!(ended(&up, &place(&up, "after", 1))["status"], "CONFIRMED");
+    up.kill(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0));
+}
+
+#[test]
+fn people_see_names_in_a_column_and_no_escape_codes_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = folder.path().join("shown.txt");
+    let mut child = std::process::Command::new(super::kit::PROGRAM)
+        .args(["up", "--port-base", "0", "--seed-demo=false", "--data"])
+        .arg(folder.path().join("data"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::fs::File::create(&shown).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&shown).unwrap();
+    until("the greeting", || read().contains("see all that came of it:").then_some(()));
+    send(child.id(), Signal::INT);
+    let status = until("the end", || child.try_wait().unwrap());
+    let said = read();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("order     │ ready on 127.0.0.1:"), "{said}");
+    assert!(said.contains("inventory │ stopped"), "{said}");
+    assert!(said.ends_with("down; the data are kept\n"), "{said}");
+    assert!(!said.contains('\x1b'), "{said}");
+}

@@ -1,0 +1,133 @@
+//! Who waits for the end of which order. Waking one wakes nobody else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::domain::OrderId;
+
+/// Those who wait, by order. In memory only: a wait is a convenience, and ends with its process.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    by_order: Mutex<HashMap<OrderId, watch::Sender<()>>>,
+    max: usize,
+    begun: Notify,
+}
+
+/// Somebody's place; given back on drop.
+#[derive(Debug)]
+pub(super) struct Place {
+    waiting: Arc<Waiting>,
+    order: OrderId,
+    woken: watch::Receiver<()>,
+}
+
+impl Waiting {
+    /// Room for so many orders at once.
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { by_order: Mutex::default(), max, begun: Notify::new() })
+    }
+
+    /// A place, to be taken before the order is looked at: what happens between the two is then not missed. None
+    /// when there is no room; the caller answers at once, as RFC 7240 §2 lets it.
+    pub(super) fn place(self: &Arc<Self>, order: OrderId) -> Option<Place> {
+        let mut by_order = self.lock();
+        let woken = match by_order.get(&order) {
+            Some(sender) => sender.subscribe(),
+            None if by_order.len() >= self.max => return None,
+            None => {
+                let (sender, woken) = watch::channel(());
+                by_order.insert(order, sender);
+                if by_order.len() == 1 {
+                    self.begun.notify_one();
+                }
+                woken
+            }
+        };
+        Some(Place { waiting: Arc::clone(self), order, woken })
+    }
+
+    /// Does anybody wait for anything?
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Returns when somebody begins to wait where nobody did.
+    pub(super) async fn somebody(&self) {
+        self.begun.notified().await;
+    }
+
+    /// Wakes everybody.
+    pub(super) fn wake_all(&self) {
+        for sender in self.lock().values() {
+            sender.send_replace(());
+        }
+    }
+
+    /// Wakes those who wait for this order.
+    pub(super) fn wake(&self, order: OrderId) {
+        if let Some(sender) = self.lock().get(&order) {
+            sender.send_replace(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<()>>> {
+        // Every step leaves the map whole.
+        self.by_order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Returns when the order was woken since the place was taken, or after `at_most`; was it woken?
+    pub(super) async fn woken(&mut self, at_most: Duration) -> bool {
+        matches!(tokio::time::timeout(at_most, self.woken.changed()).await, Ok(Ok(())))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_order = self.waiting.lock();
+        // This place's own receiver is still counted.
+        if by_order.get(&self.order).is_some_and(|sender| sender.receiver_count() <= 1) {
+            by_order.remove(&self.order);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn order(number: u128) -> OrderId {
+        OrderId(Uuid::from_u128(number))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_reaches_all_who_wait_for_that_order_and_nobody_else() {
+        let waiting = Waiting::new(8);
+        let (mut one, mut two) = (waiting.place(order(1)).unwrap(), waiting.place(order(1)).unwrap());
+        let mut other = waiting.place(order(2)).unwrap();
+        waiting.wake(order(1));
+        assert!(one.woken(LONG).await && two.woken(LONG).await);
+        assert!(!other.woken(LONG).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_bounded_and_given_back() {
+        let waiting = Waiting::new(1);
+        let one = waiting.place(order(1)).unwrap();
+        let same = waiting.place(order(1)).unwrap();
+        assert!(waiting.place(order(2)).is_none());
+        drop(one);
+        assert!(!waiting.is_empty());
+        drop(same);
+        assert!(waiting.is_empty());
+        assert!(waiting.place(order(2)).is_some());
+    }
+}

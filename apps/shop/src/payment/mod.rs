@@ -1,0 +1,111 @@
+//! Payment: keeps accounts, charges orders to them, and gives back what could not be delivered.
+
+mod api;
+mod react;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use mainstay::command::Snapshot;
+use mainstay::flow::saga::Participant;
+use mainstay::flow::work::{Entity, Work};
+use mainstay::messaging::Log;
+use mainstay::store::{BadName, Refusal, Row, Store, StreamName, Tx, ViewName};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::domain::account::Account;
+use crate::domain::{Currency, CustomerId};
+use crate::openapi;
+use crate::service::rows::raw;
+use crate::service::{self, App, ServeError, Wiring};
+
+/// The service's name: its participant's, its topic's and its folder's.
+pub const NAME: &str = "payment";
+
+/// What this service declares.
+pub fn participant() -> Participant {
+    Participant::new(NAME)
+        // For whoever waits for a top-up's receipt: it is seen when a message tells of it.
+        .announces("AccountToppedUp")
+        .on("OrderCreated", "order")
+        .produces("PaymentProcessed")
+        .fails_with("PaymentRefused")
+        .on("StockShort", "inventory")
+        .produces("PaymentRefunded")
+        .done()
+}
+
+/// Serves until told to stop; see [`Wiring`].
+pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeError> {
+    let app = App::new(&wiring, &participant())?;
+    let accounts = Accounts::new(app.clone())?;
+    if wiring.seed_demo {
+        accounts.seed().await?;
+    }
+    let own = Router::new()
+        .route("/accounts", post(api::top_up::<S>))
+        .route("/accounts/{customer}", get(api::one::<S>))
+        .with_state(accounts.clone());
+    let routes = service::all(app.clone(), &openapi::payment(), own);
+    service::serve(wiring, app, routes, react::PaymentReactor(accounts.ledger), std::future::pending()).await
+}
+
+/// What the routes of this service share.
+#[derive(Debug, Clone)]
+struct Accounts<S: Store> {
+    app: Arc<App<S>>,
+    ledger: Ledger,
+}
+
+impl<S: Store> Accounts<S> {
+    fn new(app: Arc<App<S>>) -> Result<Self, BadName> {
+        Ok(Self { app, ledger: Ledger::new()? })
+    }
+}
+
+/// How accounts are commanded and shown: the same for requests and for facts.
+#[derive(Debug, Clone)]
+struct Ledger {
+    /// An account is charged for years: its state is kept beside its stream.
+    entity: Entity<Account>,
+    view: ViewName,
+}
+
+impl Snapshot for Account {
+    const NAME: &'static str = "shop.account";
+}
+
+/// An account as it is shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct AccountRow {
+    customer: CustomerId,
+    currency: Currency,
+    minor: u64,
+}
+
+impl Ledger {
+    fn new() -> Result<Self, BadName> {
+        Ok(Self { entity: Entity::kept()?, view: ViewName::new("shop.accounts")? })
+    }
+
+    fn stream(customer: &CustomerId) -> Result<StreamName, Refusal> {
+        Ok(StreamName::new(format!("account-{customer}"))?)
+    }
+
+    /// Shows an account as it is now; its row.
+    fn show<S: Store>(
+        &self,
+        work: &Work<'_, S>,
+        customer: &CustomerId,
+        account: &Account,
+    ) -> Result<Box<RawValue>, Refusal> {
+        // An account that nobody opened is not shown: there is nothing on it, in no currency.
+        let Some(currency) = account.currency() else { return Ok(Box::default()) };
+        let row = AccountRow { customer: customer.clone(), currency, minor: account.balance() };
+        let shown = raw(&row)?;
+        work.tx().view_put(&self.view, &Row::new(customer.as_str(), shown.get()))?;
+        Ok(shown)
+    }
+}

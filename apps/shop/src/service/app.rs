@@ -1,0 +1,190 @@
+//! The state behind a service's routes.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mainstay::Context;
+use mainstay::flow::inbox::{Followed, NotSeen};
+use mainstay::flow::saga::Participant;
+use mainstay::flow::work::Publisher;
+use mainstay::messaging::Log;
+use mainstay::store::{Located, ReadError, Receipt, Scan, Store, ViewName};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::answer::read_problem;
+use super::run::{ServeError, Wiring};
+use super::stats::Stats;
+use crate::http::limits::Limits;
+use crate::http::problem::{Fault, Problem};
+use crate::http::server::stopped;
+
+/// What every route of a service may use.
+pub struct App<S: Store> {
+    name: String,
+    store: S,
+    cx: Context,
+    limits: Limits,
+    publisher: Publisher,
+    followed: Followed,
+    stats: Stats,
+    started: AtomicBool,
+    tell: Arc<dyn Fn(&str) + Send + Sync>,
+    stop: watch::Receiver<bool>,
+}
+
+/// How much has been done, and what is left. Read from the store: it holds over restarts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Figures {
+    pub(super) published: u64,
+    pub(super) backlog: u64,
+    pub(super) parked: u64,
+}
+
+/// Where the inbox counts what is parked, by what is followed; a service follows a few.
+const LANES: &str = "mainstay.dead-letters.lanes";
+const LANES_MAX: usize = 1_000;
+
+#[derive(Deserialize)]
+struct LaneRow {
+    messages: u64,
+}
+
+impl<S: Store> fmt::Debug for App<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> App<S> {
+    /// The state of the service with this declaration.
+    pub fn new<L: Log>(wiring: &Wiring<S, L>, participant: &Participant) -> Result<Arc<Self>, ServeError> {
+        Ok(Arc::new(Self {
+            name: participant.name().to_owned(),
+            store: wiring.store.clone(),
+            cx: wiring.cx.clone(),
+            limits: wiring.limits,
+            publisher: Publisher::new(participant)?,
+            followed: Followed::new(wiring.store.id()),
+            stats: Stats::default(),
+            started: AtomicBool::new(false),
+            tell: Arc::clone(&wiring.tell),
+            stop: wiring.stop.clone(),
+        }))
+    }
+
+    /// The service's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The process's own context; a request has its own.
+    pub fn cx(&self) -> &Context {
+        &self.cx
+    }
+
+    /// What clients may send.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it may publish.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// How far those that it follows are handled.
+    pub(super) fn followed(&self) -> &Followed {
+        &self.followed
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Everything runs: the relay, the followers, the listener.
+    pub(super) fn is_started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Tells operators.
+    pub fn tell(&self, line: &str) {
+        (self.tell)(line);
+    }
+
+    /// What `/stats` says.
+    pub(super) async fn figures(&self) -> Result<Figures, ReadError> {
+        let outbox = self.store.outbox_status().await?;
+        let lanes = self.store.view_scan(&Scan::keys(ViewName::new(LANES)?, LANES_MAX)).await?;
+        let parked =
+            |bytes: &Vec<u8>| serde_json::from_slice::<LaneRow>(bytes).map_or(0, |lane| lane.messages);
+        Ok(Figures {
+            published: outbox.last.saturating_sub(outbox.unsent),
+            backlog: outbox.unsent,
+            parked: lanes.rows.iter().map(|(_, bytes)| parked(bytes)).sum(),
+        })
+    }
+
+    /// Was the service told to stop?
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Waits for this, or until the service is told to stop; none then.
+    pub async fn or_stopping<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = wait => Some(done),
+            () = stopped(&mut stop) => None,
+        }
+    }
+
+    /// Why it can't serve now; none when it can.
+    pub(super) async fn not_ready(&self) -> Option<&'static str> {
+        if self.is_stopping() {
+            return Some("the service is told to stop; go elsewhere");
+        }
+        if !self.started.load(Ordering::Acquire) {
+            return Some("the service is starting; ask again a little later");
+        }
+        self.store.head().await.is_err().then_some("the store can't be read; see the service's log")
+    }
+
+    /// Waits until what the receipt stands for is seen here, for [`Limits::receipt_wait`] at most.
+    pub(super) async fn seen(&self, cx: &Context, receipt: &Receipt) -> Result<(), Problem> {
+        let at_most = self.limits.receipt_wait.min(cx.remaining().unwrap_or(Duration::MAX));
+        if receipt.store() != self.store.id() {
+            return match self.or_stopping(self.followed.wait(receipt, at_most)).await {
+                Some(Ok(())) => Ok(()),
+                Some(Err(NotSeen::NotYet { .. })) | None => Err(not_yet()),
+                Some(Err(not_followed)) => Err(Problem::new(Fault::ForeignReceipt, not_followed)),
+            };
+        }
+        match self.store.position(receipt).await {
+            Ok(Located::At(_)) => Ok(()),
+            Ok(Located::NotYet) => Err(not_yet()),
+            Err(ReadError::PastEnd { .. }) => Err(Problem::new(
+                Fault::ForeignReceipt,
+                "the receipt stands for a change that this store does not have: it was restored from an older copy",
+            )),
+            Err(error) => Err(read_problem(&error)),
+        }
+    }
+}
+
+fn not_yet() -> Problem {
+    Problem::new(
+        Fault::NotYet,
+        "what the receipt stands for has not arrived here in time; nothing was done; \
+         send the same request again, or leave the receipt out to see what is here now",
+    )
+}

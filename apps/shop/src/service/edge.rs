@@ -1,0 +1,143 @@
+//! The edge: what every request passes through before its route, and every answer after it.
+//!
+//! ```text
+//! request ─► envelope (a stranger's) ─► receipt seen? ─► route ─► answer + correlation id
+//!                  400                    400 422 503
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
+use axum::response::IntoResponse;
+use mainstay::Context;
+use mainstay::envelope::wire::{self, Boundary, Edge};
+use mainstay::envelope::{Priority, RetryTokens};
+use mainstay::store::{Receipt, Store};
+use serde::de::DeserializeOwned;
+use tower::Service;
+
+use super::answer::RECEIPT;
+use super::app::App;
+use crate::http::body as bodies;
+use crate::http::problem::{Fault, Problem};
+
+const CORRELATION: HeaderName = HeaderName::from_static("mainstay-correlation-id");
+
+/// How much longer than its deadline a request's work may take before it is cut off: the work looks at the
+/// deadline by itself, and answers better than a cut does.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a route knows of its request beside path and body. Made by the edge.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The request's envelope, clock and chance.
+    pub cx: Context,
+}
+
+impl<A: Sync> FromRequestParts<A> for Call {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &A) -> Result<Self, Problem> {
+        let call = parts.extensions.get::<Self>().cloned();
+        call.ok_or_else(|| {
+            Problem::new(Fault::Internal, "a route was reached past the edge; nothing was done")
+        })
+    }
+}
+
+/// Handles one request, whatever it is.
+pub async fn receive<S: Store>(
+    app: Arc<App<S>>,
+    mut routes: Router,
+    request: Request<Body>,
+) -> Response<Body> {
+    app.stats().request();
+    let (cx, request) = match begin(&app, request).await {
+        Ok(begun) => begun,
+        Err((problem, None)) => return problem.into_response(),
+        Err((problem, Some(cx))) => return correlated(problem.into_response(), &cx),
+    };
+    let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let at_most = cx.remaining().unwrap_or_default().saturating_add(GRACE);
+    let answer = match tokio::time::timeout(at_most, routes.call(request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(never)) => match never {},
+        Err(_) if writes => Problem::new(
+            Fault::OutcomeUnknown,
+            "the store did not answer in time; the change may or may not be there; send the same request with \
+             the same Idempotency-Key again to find out",
+        )
+        .into_response(),
+        Err(_) => Problem::new(Fault::DeadlineOver, "there was no answer in time; ask again").into_response(),
+    };
+    correlated(answer, &cx)
+}
+
+async fn begin<S: Store>(
+    app: &App<S>,
+    mut request: Request<Body>,
+) -> Result<(Context, Request<Body>), (Problem, Option<Context>)> {
+    let cx = envelope(app, &request).map_err(|problem| (problem, None))?;
+    let fail = |problem| (problem, Some(cx.clone()));
+    if cx.remaining().is_some_and(|remaining| remaining.is_zero()) {
+        return Err(fail(Problem::new(
+            Fault::DeadlineOver,
+            "no time was left when it arrived; nothing was done",
+        )));
+    }
+    if let Some(receipt) = presented(&request).map_err(fail)? {
+        app.seen(&cx, &receipt).await.map_err(fail)?;
+    }
+    request.extensions_mut().insert(Call { cx: cx.clone() });
+    Ok((cx, request))
+}
+
+/// Everybody is a stranger here: what they say of priority, tokens and identity is not believed.
+fn envelope<S: Store>(app: &App<S>, request: &Request<Body>) -> Result<Context, Problem> {
+    let process = app.cx();
+    let edge = Edge {
+        max_deadline: app.limits().request_time,
+        priority: Priority::Normal,
+        // Nothing is called on from here, so there is nothing to retry.
+        tokens: RetryTokens::none(),
+        caller: None,
+        tenant: None,
+    };
+    let fields = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    match wire::decode(fields, process.now(), Boundary::Edge(edge), &**process.chance()) {
+        Ok(envelope) => Ok(process.with_envelope(envelope)),
+        Err(error) => Err(Problem::new(Fault::BadHeader, error)),
+    }
+}
+
+fn presented(request: &Request<Body>) -> Result<Option<Receipt>, Problem> {
+    let mut values = request.headers().get_all(RECEIPT).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let receipt = value.to_str().ok().and_then(|text| text.parse().ok());
+    match (receipt, values.next()) {
+        (Some(receipt), None) => Ok(Some(receipt)),
+        _ => Err(Problem::new(
+            Fault::BadHeader,
+            "Mainstay-Receipt is not one receipt; nothing was done; send it exactly as it was answered, once",
+        )),
+    }
+}
+
+fn correlated(mut answer: Response<Body>, cx: &Context) -> Response<Body> {
+    let text = format!("\"{}\"", cx.envelope().correlation().0);
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        answer.headers_mut().insert(CORRELATION, value);
+    }
+    answer
+}
+
+/// A route's body as a checked value.
+pub async fn body<T: DeserializeOwned, S: Store>(app: &App<S>, request: Request<Body>) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    bodies::json(&parts.headers, body, app.limits().body_time).await
+}

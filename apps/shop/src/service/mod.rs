@@ -1,0 +1,17 @@
+//! What the three services have in common: the state behind their routes, the edge, answers, and the wiring.
+
+mod answer;
+mod app;
+mod edge;
+pub mod once;
+mod routes;
+pub mod rows;
+mod run;
+mod stats;
+
+pub use answer::{changed, json, page, read_problem, store_problem};
+pub use app::App;
+pub use edge::{Call, body, receive};
+pub use routes::{all, path, query};
+pub use run::{Follow, ServeError, Wiring, serve};
+pub use stats::Stats;

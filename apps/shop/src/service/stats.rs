@@ -1,0 +1,43 @@
+//! What a service has done since it was started: counters that cost an atomic addition.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of one service.
+#[derive(Debug, Default)]
+pub struct Stats {
+    requests: AtomicU64,
+    commits: AtomicU64,
+    reactions: AtomicU64,
+}
+
+impl Stats {
+    /// A request was answered.
+    pub fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request's transaction was acknowledged.
+    pub fn commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message's effect was worked out.
+    pub fn reaction(&self) {
+        self.reactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages whose effect was worked out; one that is worked out again counts again.
+    pub fn reactions(&self) -> u64 {
+        self.reactions.load(Ordering::Relaxed)
+    }
+
+    /// Requests answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Transactions of requests that were acknowledged.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+}

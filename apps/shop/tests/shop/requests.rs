@@ -1,0 +1,148 @@
+//! Idempotency keys, pages, and what GET answers.
+
+use serde_json::json;
+
+use crate::kit::{Shop, order_body};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_request_again_is_one_order_and_gets_the_same_answer() {
+    let shop = Shop::open().await;
+    shop.stock("apple", 10, 150).await;
+    shop.top_up("alice", 1_000).await;
+    let key = [("idempotency-key", "same")];
+    let first = shop.order.post("/orders", &key, &order_body("alice", &[("apple", 1)])).await;
+    assert_eq!(first.status, 201);
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(first.header("location"), Some(format!("/orders/{id}").as_str()));
+    assert_eq!(first.json()["status"], "PENDING");
+    assert_eq!(shop.end_of(&id).await["status"], "CONFIRMED");
+    // Written otherwise, and after the order is final: still the first answer.
+    let body = r#"{ "lines":[{"quantity":1,"sku":"apple"}],   "customer":"alice" }"#;
+    let again = shop.order.call("POST", "/orders", &key, Some(body.as_bytes())).await;
+    assert_eq!((again.status, again.json()), (201, first.json()));
+    assert_eq!(again.header("location"), first.header("location"));
+    assert_eq!(again.receipt(), first.receipt());
+    assert_eq!(shop.balance("alice").await, 850);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_with_another_body_is_refused() {
+    let shop = Shop::open().await;
+    shop.stock("apple", 10, 150).await;
+    let key = [("idempotency-key", "same")];
+    let first = shop.order.post("/orders", &key, &order_body("alice", &[("apple", 1)])).await;
+    for other in [order_body("alice", &[("apple", 2)]), order_body("bob", &[("apple", 1)])] {
+        let answer = shop.order.post("/orders", &key, &other).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (422, "idempotency-key-reused"));
+    }
+    let orders = shop.order.get("/orders").await.json();
+    assert_eq!(orders["orders"].as_array().unwrap().len(), 1);
+    assert_eq!(orders["orders"][0]["id"], first.json()["id"]);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_in_flight_with_one_key_are_one_order() {
+    let shop = Shop::open().await;
+    shop.stock("apple", 100, 1).await;
+    for round in 0..20 {
+        let key = format!("round-{round}");
+        let headers = [("idempotency-key", key.as_str())];
+        let body = order_body("alice", &[("apple", 1)]);
+        let post = || shop.order.post("/orders", &headers, &body);
+        let (one, two, three) = tokio::join!(post(), post(), post());
+        assert_eq!([one.status, two.status, three.status], [201; 3]);
+        assert_eq!(one.json()["id"], two.json()["id"]);
+        assert_eq!(one.json()["id"], three.json()["id"]);
+    }
+    let orders = shop.order.get("/orders?limit=200").await.json();
+    assert_eq!(orders["orders"].as_array().unwrap().len(), 20);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_up_with_a_key_pays_in_once_and_without_one_each_time() {
+    let shop = Shop::open().await;
+    let body = json!({ "customer": "alice", "minor": 100 });
+    let key = [("idempotency-key", "t1")];
+    let first = shop.payment.post("/accounts", &key, &body).await;
+    let again = shop.payment.post("/accounts", &key, &body).await;
+    assert_eq!(
+        (first.json(), again.json()),
+        (json!({"customer":"alice","currency":"EUR","minor":100}), first.json())
+    );
+    let other = shop.payment.post("/accounts", &key, &json!({ "customer": "alice", "minor": 7 })).await;
+    assert_eq!(other.problem(), "idempotency-key-reused");
+    assert_eq!(shop.balance("alice").await, 100);
+    shop.top_up("alice", 5).await;
+    shop.top_up("alice", 5).await;
+    assert_eq!(shop.balance("alice").await, 110);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_give_every_order_once_whatever_is_asked_for() {
+    let shop = Shop::open().await;
+    shop.stock("apple", 4, 100).await;
+    shop.top_up("alice", 10_000).await;
+    shop.top_up("bob", 10_000).await;
+    let mut ids = Vec::new();
+    for i in 0..7 {
+        let customer = if i % 2 == 0 { "alice" } else { "bob" };
+        let id = shop.order(&format!("k{i}"), customer, &[("apple", 1)]).await;
+        let status = shop.end_of(&id).await["status"].as_str().unwrap().to_owned();
+        ids.push((id, customer, status));
+    }
+    for customer in ["", "alice", "bob", "nobody"] {
+        for status in ["", "PENDING", "CONFIRMED", "CANCELLED"] {
+            for limit in [1, 2, 3, 50] {
+                let mut found = Vec::new();
+                let mut after = String::new();
+                loop {
+                    let mut query = format!("limit={limit}");
+                    for (name, value) in
+                        [("customer", customer), ("status", status), ("after", after.as_str())]
+                    {
+                        if !value.is_empty() {
+                            query += &format!("&{name}={value}");
+                        }
+                    }
+                    let page = shop.order.get(&format!("/orders?{query}")).await.json();
+                    let orders = page["orders"].as_array().unwrap();
+                    assert!(orders.len() <= limit);
+                    found.extend(orders.iter().map(|order| order["id"].as_str().unwrap().to_owned()));
+                    match page["next"].as_str() {
+                        Some(next) => after = next.to_owned(),
+                        None => break,
+                    }
+                }
+                let matches = |(_, c, s): &&(String, &str, String)| {
+                    (customer.is_empty() || customer == *c) && (status.is_empty() || status == s)
+                };
+                let mut expected: Vec<_> = ids.iter().filter(matches).map(|(id, ..)| id.clone()).collect();
+                // Within a millisecond ids have no order of their own.
+                expected.sort();
+                assert_eq!(found, expected, "{customer} {status} {limit}");
+            }
+        }
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_says_how_it_is_and_what_it_can_do() {
+    let shop = Shop::open().await;
+    for client in [&shop.order, &shop.payment, &shop.inventory] {
+        assert_eq!(client.get("/health/live").await.json(), json!({ "status": "live" }));
+        assert_eq!(client.get("/health/ready").await.json(), json!({ "status": "ready" }));
+        assert_eq!(client.get("/openapi.json").await.json()["openapi"], "3.1.0");
+        assert_eq!(client.get("/stats").await.json()["parked"], 0);
+    }
+    shop.stock("apple", 10, 150).await;
+    let answer =
+        shop.order.post("/orders", &[("idempotency-key", "k")], &order_body("alice", &[("apple", 1)])).await;
+    let correlation = answer.header("mainstay-correlation-id").unwrap().trim_matches('"');
+    assert_eq!(answer.json()["correlation_id"], correlation);
+    shop.close().await;
+}

@@ -1,0 +1,281 @@
+//! The doorbell: a Unix datagram socket for each follower, to which the writer sends a byte after a commit.
+//!
+//! ```text
+//!  $XDG_RUNTIME_DIR, or the temporary folder
+//!  └─ mainstay-<uid>           0700, ours
+//!     └─ <16 hex of the log's path>
+//!        ├─ <16 hex at random>   a follower's socket
+//!        └─ …
+//! ```
+//! A hint, never more: a follower also looks every second. So whatever goes wrong here costs a second of delay and
+//! nothing else, and the writer never waits for it. A socket whose follower is gone is removed by the writer; a
+//! follower whose socket was removed (some systems clean their temporary folders) hangs out another one.
+
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::net::Shutdown;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::options::LogOptions;
+
+/// The longest path of a socket: `sun_path` of unix(7), without its terminating zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A slash and 16 digits.
+const NAME_BYTES: usize = 17;
+
+/// Followers that are told; more have to look by themselves.
+const FOLLOWERS_MAX: usize = 256;
+
+/// Where the doorbells of a log are. Only computed: nothing is made or checked.
+fn place(options: &LogOptions) -> Result<PathBuf, String> {
+    // The same file by another path is the same log, as far as its folder can be resolved.
+    let path = &options.path;
+    let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let path = match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path.clone(),
+    };
+    let hash = blake3::hash(path.as_os_str().as_bytes()).to_hex();
+    let owned = format!("mainstay-{}", rustix::process::getuid().as_raw());
+    let environment = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let bases = match &options.runtime {
+        Some(folder) => vec![folder.clone()],
+        None => environment.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]).collect(),
+    };
+    let fits = |folder: &PathBuf| folder.as_os_str().len() + NAME_BYTES <= SOCKET_PATH_BYTES_MAX;
+    let mut folders = bases.into_iter().map(|base| base.join(&owned).join(&hash.as_str()[..16]));
+    folders.find(fits).ok_or_else(|| {
+        format!("every folder for doorbells has a path too long for a socket ({SOCKET_PATH_BYTES_MAX} bytes)")
+    })
+}
+
+/// Is the folder ours alone? Another user's folder could lead anywhere.
+fn check_owner(folder: &Path) -> Result<(), String> {
+    let found = fs::symlink_metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(format!("{} is not a folder of this user alone (mode 0700)", folder.display()));
+    }
+    Ok(())
+}
+
+/// Makes the folder and the one above it, where they are not there, and checks both.
+fn make(folder: &Path) -> Result<(), String> {
+    for folder in [folder.parent().unwrap_or(folder), folder] {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(format!("{} can't be made: {error}", folder.display()));
+            }
+            _ => check_owner(folder)?,
+        }
+    }
+    Ok(())
+}
+
+/// The writer's side.
+pub(super) struct Ringer {
+    /// None where there is no folder to look into, or no socket to send from.
+    way: Option<(PathBuf, UnixDatagram)>,
+    followers: Vec<PathBuf>,
+    /// When the folder last changed, as it was when it was read.
+    read_at: Option<SystemTime>,
+    /// A change within the clock's grain of the last look would not show: look once more.
+    again: bool,
+}
+
+impl Ringer {
+    pub(super) fn new(options: &LogOptions) -> Self {
+        let way = place(options).ok().and_then(|folder| {
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.set_nonblocking(true).ok()?;
+            Some((folder, socket))
+        });
+        Self { way, followers: Vec::new(), read_at: None, again: false }
+    }
+
+    /// Tells every follower. Never waits; costs a system call, and one for each follower.
+    pub(super) fn ring(&mut self) {
+        let Some((folder, socket)) = &self.way else { return };
+        let changed = fs::metadata(folder).and_then(|found| found.modified()).ok();
+        if changed.is_none() {
+            // Nobody follows.
+            self.followers.clear();
+            self.read_at = None;
+            return;
+        }
+        if changed != self.read_at || self.again {
+            self.again = changed != self.read_at;
+            self.read_at = changed;
+            self.followers = followers(folder);
+        }
+        self.followers.retain(|follower| match socket.send_to(&[1], follower) {
+            // Full: it has not heard the last ring yet, and will look after it.
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+            Err(error) => {
+                if error.kind() == ErrorKind::ConnectionRefused {
+                    // A socket whose follower is gone for good. If it can't be removed it is met again.
+                    let _ = fs::remove_file(follower);
+                }
+                false
+            }
+        });
+    }
+}
+
+fn followers(folder: &Path) -> Vec<PathBuf> {
+    let ours = folder.parent().is_some_and(|above| check_owner(above).is_ok()) && check_owner(folder).is_ok();
+    if !ours {
+        return Vec::new();
+    }
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let sockets = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()))
+        .map(|entry| entry.path());
+    sockets.take(FOLLOWERS_MAX).collect()
+}
+
+/// The follower's side: a socket, and a thread that waits at it.
+pub(super) struct Doorbell {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    options: LogOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What hangs out now.
+    socket: Option<(PathBuf, UnixDatagram)>,
+    failure: Option<String>,
+    over: bool,
+}
+
+fn bind(folder: &Path) -> Result<(PathBuf, UnixDatagram, UnixDatagram), String> {
+    make(folder)?;
+    let path = folder.join(&Uuid::new_v4().simple().to_string()[..16]);
+    let socket = UnixDatagram::bind(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let kept = socket.try_clone().map_err(|error| error.to_string())?;
+    Ok((path, kept, socket))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hangs out a socket; none when that is not possible, or nobody wants one any more.
+    fn hang(&self) -> Option<UnixDatagram> {
+        // Twice: whoever took down the last socket may remove the folder between its making and its use.
+        let bound = place(&self.options).and_then(|folder| bind(&folder).or_else(|_| bind(&folder)));
+        let mut state = self.lock();
+        match bound {
+            Ok((path, _, _)) if state.over => {
+                let _ = fs::remove_file(path); // ours, just made
+                None
+            }
+            Ok((path, kept, socket)) => {
+                state.failure = None;
+                state.socket = Some((path, kept));
+                Some(socket)
+            }
+            Err(why) => {
+                state.failure = Some(why);
+                None
+            }
+        }
+    }
+
+    fn take_down(state: &mut State) {
+        if let Some((path, socket)) = state.socket.take() {
+            // Wakes the thread that waits at it.
+            let _ = socket.shutdown(Shutdown::Both);
+            let _ = fs::remove_file(&path); // may be gone already
+            // Only while nobody else's socket is in it; the next one makes it again.
+            let _ = path.parent().map(fs::remove_dir);
+        }
+    }
+}
+
+impl Doorbell {
+    /// Hangs out a doorbell that counts `grown` up. Where none can be hung out, it is tried again when
+    /// [mended](Self::mend).
+    pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { options: options.clone(), state: Mutex::default() });
+        let first = shared.hang();
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("mainstay-bell".into())
+            .spawn(move || wait(&own, first, &grown))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.shared.lock().failure.clone()
+    }
+
+    /// Called after a time without a ring: hangs out another socket if this one was removed, or none could be.
+    pub(super) fn mend(&self) {
+        let mut state = self.shared.lock();
+        if state.socket.as_ref().is_some_and(|(path, _)| path.exists()) {
+            return;
+        }
+        Shared::take_down(&mut state);
+        drop(state);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Doorbell {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.over = true;
+        Shared::take_down(&mut state);
+        drop(state);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It has nothing to wait for any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn wait(shared: &Shared, first: Option<UnixDatagram>, grown: &watch::Sender<u64>) {
+    let mut socket = first;
+    let mut byte = [0; 8];
+    while !shared.lock().over {
+        let Some(bell) = &socket else {
+            std::thread::park();
+            socket = if shared.lock().over { None } else { shared.hang() };
+            // What was rung while nothing hung out.
+            grown.send_modify(|count| *count = count.wrapping_add(1));
+            continue;
+        };
+        match bell.recv(&mut byte) {
+            Ok(1..) => grown.send_modify(|count| *count = count.wrapping_add(1)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Taken down: for good, or to be hung out anew.
+            _ => {
+                socket = None;
+                if !shared.lock().over {
+                    socket = shared.hang();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! One lane being followed: pages of the log into batches, and parked messages in between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_envelope::{Context, Monotonic, Producer};
+use mainstay_event_store::{
+    Abort, AppendError, Position, ReadError, Refusal, Retry, Store, TransactError, Tx,
+};
+use mainstay_messaging::{self as messaging, Log, Offset, RECHECK};
+use mainstay_resilience::retry::Checked;
+
+use super::apply::Ready;
+use super::batch::{self, Batch, Parked};
+use super::error::FollowError;
+use super::follower::Follower;
+use super::lane::Lane;
+use super::parking::release::{RELEASE_MAX, Rules, Stopped, failed, obey, release};
+use super::parking::rows::{KeyRow, Look};
+use super::parking::state::Status;
+use crate::pace::Pace;
+use crate::saga::{Failure, Reactor};
+
+/// Operator's requests that are looked at in one go.
+const REQUESTS_MAX: usize = 16;
+
+/// A part of the log, made ready.
+pub(super) struct Page {
+    from: u64,
+    pub(super) messages: Arc<[Ready]>,
+    next: u64,
+    /// Nothing followed it when it was read.
+    pub(super) at_end: bool,
+}
+
+/// Where the lane is.
+pub(super) struct Place {
+    pub(super) at: u64,
+    pub(super) parked: Arc<Parked>,
+    /// The parked key that is tried next.
+    due: Option<(String, KeyRow)>,
+    /// When to look for operators' requests and at the checkpoint.
+    look_at: Monotonic,
+    /// Messages in the next transaction.
+    batch: usize,
+    /// Letters in the next release.
+    release: usize,
+    ahead: Option<Page>,
+    /// Of each producer, its epoch and the mark up to which everything was looked at.
+    pub(super) marks: HashMap<Producer, (u32, u64)>,
+}
+
+/// Why a step did not succeed.
+pub(super) enum Trouble {
+    /// It may pass.
+    Passing(String),
+    /// Somebody else moved the checkpoint, or changed what is parked: read it again, at once.
+    Elsewhere,
+    /// It will not pass.
+    Fatal(FollowError),
+}
+
+/// How a transaction ended that was not committed.
+enum Ended {
+    Stopped(Stopped),
+    /// The store dropped the closure for something it did, nobody knows for which message.
+    Dropped(Refusal),
+    Trouble(Trouble),
+}
+
+pub(super) struct LaneWork<'a, S, L, R> {
+    pub(super) follower: &'a Follower<S, L, R>,
+    pub(super) lane: &'a Lane,
+}
+
+impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
+    pub(super) fn new(follower: &'a Follower<S, L, R>, lane: &'a Lane) -> Self {
+        Self { follower, lane }
+    }
+
+    pub(super) async fn follow(&self, cx: &Context) -> Result<(), FollowError> {
+        let mut pace = Pace::new(cx, self.follower.settings);
+        let mut place = None;
+        loop {
+            match self.turn(cx, &mut place).await {
+                Ok(true) => pace = Pace::new(cx, self.follower.settings),
+                Ok(false) => self.idle(cx, &place).await,
+                Err(trouble) => self.wait_out(cx, &mut pace, trouble, &mut place).await?,
+            }
+        }
+    }
+
+    pub(super) async fn run_until_caught_up(&self, cx: &Context) -> Result<u64, FollowError> {
+        let mut pace = Pace::new(cx, self.follower.settings);
+        let mut place = None;
+        let mut began = None;
+        loop {
+            match self.turn(cx, &mut place).await {
+                Ok(true) => pace = Pace::new(cx, self.follower.settings),
+                Ok(false) => {
+                    let at = place.as_ref().map_or(0, |place: &Place| place.at);
+                    return Ok(at.saturating_sub(began.unwrap_or(at)));
+                }
+                Err(trouble) => self.wait_out(cx, &mut pace, trouble, &mut place).await?,
+            }
+            began = began.or(place.as_ref().map(|place| place.at));
+        }
+    }
+
+    /// Does one thing that is to be done; was there any?
+    async fn turn(&self, cx: &Context, place: &mut Option<Place>) -> Result<bool, Trouble> {
+        let Some(place) = place else {
+            *place = Some(self.place(cx).await?);
+            return Ok(true);
+        };
+        if cx.now() >= place.look_at {
+            place.look_at = cx.now() + RECHECK;
+            self.look(cx, place).await?;
+        }
+        let released = self.release_due(cx, place).await?;
+        let page = match place.ahead.take().filter(|page| page.from == place.at) {
+            Some(page) => page,
+            None => self.read(cx, place.at).await?,
+        };
+        if page.next == place.at {
+            return Ok(released);
+        }
+        self.handle(cx, place, page).await?;
+        Ok(true)
+    }
+
+    /// Where the lane stands, by what is on disk.
+    async fn place(&self, cx: &Context) -> Result<Place, Trouble> {
+        let at = self.checkpoint().await?;
+        let mut place = Place {
+            at,
+            parked: Arc::default(),
+            due: None,
+            look_at: cx.now(),
+            batch: self.follower.batch_max,
+            release: RELEASE_MAX,
+            ahead: None,
+            marks: HashMap::new(),
+        };
+        self.reload(&mut place).await?;
+        self.find_marks(&mut place).await;
+        self.tell_marks(&place).await?;
+        Ok(place)
+    }
+
+    async fn checkpoint(&self) -> Result<u64, Trouble> {
+        let at = self.follower.store.checkpoint(&self.lane.checkpoint).await;
+        Ok(at.map_err(|why| self.reading(why))?.unwrap_or(Position::START).0)
+    }
+
+    /// Reads again what is parked.
+    async fn reload(&self, place: &mut Place) -> Result<(), Trouble> {
+        let look = self.rows();
+        loop {
+            let before = look.lane().await.map_err(|why| self.reading(why))?;
+            let keys = look.keys().await.map_err(|why| self.reading(why))?;
+            place.due = look.next_due().await.map_err(|why| self.reading(why))?;
+            let after = look.lane().await.map_err(|why| self.reading(why))?;
+            // The keys may have changed while they were read page by page.
+            if before.generation == after.generation {
+                place.parked =
+                    Arc::new(Parked { generation: before.generation, keys: keys.into_iter().collect() });
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next page of the log.
+    async fn read(&self, cx: &Context, at: u64) -> Result<Page, Trouble> {
+        let Follower { log, topic, batch_max, .. } = self.follower;
+        let page = match log.read(topic, self.lane.partition, Offset(at), *batch_max).await {
+            Ok(page) => page,
+            Err(messaging::ReadError::PastEnd { ends, .. }) => {
+                self.tell(&format!(
+                    "{} has handled {} up to {at}, but the log ends at {ends}: it was restored from an older copy, or \
+                     made anew; it is read again from its beginning, and what is known is skipped",
+                    self.lane.group, self.lane.topic
+                ));
+                self.jump(cx, at, 0).await?;
+                return Err(Trouble::Elsewhere);
+            }
+            Err(messaging::ReadError::Truncated { first, .. }) if at == 0 && first.0 > 0 => {
+                self.tell(&format!(
+                    "{} begins to follow {} at {first}: what stood before is no longer kept",
+                    self.lane.group, self.lane.topic
+                ));
+                self.jump(cx, at, first.0).await?;
+                return Err(Trouble::Elsewhere);
+            }
+            Err(why) if why.retry() == messaging::Retry::Later => return Err(Trouble::Passing(why.to_string())),
+            Err(why) => {
+                let (group, topic) = self.names();
+                return Err(Trouble::Fatal(FollowError::Log { group, topic, why }));
+            }
+        };
+        let at_end = page.at_end();
+        let messages = page.messages.into_iter().map(|delivered| Ready::new(&self.lane.group, delivered));
+        Ok(Page { from: at, messages: messages.collect(), next: page.next.0, at_end })
+    }
+
+    async fn jump(&self, cx: &Context, from: u64, to: u64) -> Result<(), Trouble> {
+        let checkpoint = self.lane.checkpoint.clone();
+        let moved = move |tx: &S::Tx| Ok(tx.move_checkpoint(&checkpoint, Position(from), Position(to))?);
+        match self.transact(cx, moved).await {
+            Ok(()) => Ok(()),
+            Err(ended) => Err(self.trouble(ended)),
+        }
+    }
+
+    /// Handles a page, in as many transactions as its failures make necessary.
+    async fn handle(&self, cx: &Context, place: &mut Place, page: Page) -> Result<(), Trouble> {
+        let Follower { handler, views, batch_max, .. } = self.follower;
+        let count = page.messages.len();
+        let mut failed: Arc<BTreeMap<usize, Failure>> = Arc::default();
+        // One that failed is tried once more by itself, after those before it.
+        let mut alone = None;
+        let mut start = 0;
+        // A page without messages moves the checkpoint all the same.
+        while start < count || place.at < page.next {
+            let end = match alone {
+                Some(index) if index > start => index,
+                Some(index) if index == start => start + 1,
+                _ => count.min(start + place.batch),
+            };
+            let last = end == count;
+            let to = match page.messages.get(end.wrapping_sub(1)) {
+                Some(message) if !last => message.delivered.offset.0,
+                _ => page.next,
+            };
+            let batch = Batch {
+                from: place.at,
+                to,
+                messages: Arc::clone(&page.messages),
+                range: start..end,
+                failed: Arc::clone(&failed),
+                parked: Arc::clone(&place.parked),
+            };
+            let rules = self.rules(cx);
+            let write = self.transact(cx, batch::transaction(handler, views, self.lane, &rules, batch));
+            let (written, ahead) = if last && !page.at_end {
+                // The disk's flush and the reading are two machines' work.
+                tokio::join!(write, async { self.read(cx, to).await.ok() })
+            } else {
+                (write.await, None)
+            };
+            match written {
+                Ok(outcome) => {
+                    (place.at, place.ahead) = (to, ahead);
+                    place.batch = (place.batch * 2).min(*batch_max);
+                    self.alarm(&page.messages, &outcome.altered);
+                    self.note_marks(place, &page, start..end);
+                    if outcome.parked > 0 {
+                        self.tell_parked(&page.messages, &failed, start..end);
+                        self.reload(place).await?;
+                    }
+                    self.tell_marks(place).await?;
+                    alone = alone.filter(|index| *index >= end);
+                    start = end;
+                }
+                Err(Ended::Stopped(Stopped::At(index, failure))) => {
+                    if failure.is_final() || end - start == 1 {
+                        Arc::make_mut(&mut failed).insert(index, failure);
+                    } else {
+                        alone = Some(index);
+                    }
+                }
+                Err(Ended::Stopped(Stopped::Stale)) => self.reload(place).await?,
+                // Found by halves, since it does not say for which message it happened.
+                Err(Ended::Dropped(_)) if end - start > 1 => {
+                    place.batch = (end - start) / 2;
+                    alone = None;
+                }
+                Err(Ended::Dropped(refusal)) if end > start => {
+                    Arc::make_mut(&mut failed).insert(start, Failure::Transient(refusal.to_string()));
+                }
+                Err(ended) => return Err(self.trouble(ended)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries the parked key that is due, if there is one.
+    async fn release_due(&self, cx: &Context, place: &mut Place) -> Result<bool, Trouble> {
+        let due = |row: &KeyRow| matches!(row.status, Status::Waiting { again_at, .. } if again_at <= cx.wall());
+        let Some((key, row)) = place.due.take_if(|(_, row)| due(row)) else { return Ok(false) };
+        let Follower { handler, views, .. } = self.follower;
+        let rules = self.rules(cx);
+        let mut max = place.release;
+        loop {
+            let work = release(handler, views, self.lane, &rules, (&key, &row), max);
+            let failure = match self.transact(cx, work).await {
+                Ok(left) => {
+                    place.release = RELEASE_MAX;
+                    if left == 0 {
+                        self.tell(&format!("key {:?} of {} is released", row.key, row.topic));
+                    }
+                    break;
+                }
+                Err(Ended::Stopped(Stopped::Stale)) => break,
+                Err(Ended::Stopped(Stopped::At(0, failure))) => failure,
+                Err(Ended::Stopped(Stopped::At(index, _))) => {
+                    max = index;
+                    continue;
+                }
+                Err(Ended::Dropped(_)) if max > 1 => {
+                    max /= 2;
+                    continue;
+                }
+                Err(Ended::Dropped(refusal)) => Failure::Transient(refusal.to_string()),
+                Err(ended) => return Err(self.trouble(ended)),
+            };
+            match self.transact(cx, failed::<S>(views, self.lane, &rules, (&key, &row), &failure)).await {
+                Ok(status) => self.tell_failed(&row, status, &failure),
+                Err(Ended::Stopped(Stopped::Stale)) => {}
+                Err(ended) => return Err(self.trouble(ended)),
+            }
+            break;
+        }
+        self.reload(place).await?;
+        self.tell_marks(place).await?;
+        Ok(true)
+    }
+
+    /// What others did: operators, and other members of the group.
+    async fn look(&self, cx: &Context, place: &mut Place) -> Result<(), Trouble> {
+        if self.checkpoint().await? != place.at {
+            return Err(Trouble::Elsewhere);
+        }
+        let look = self.rows();
+        let counts = look.lane().await.map_err(|why| self.reading(why))?;
+        if counts.generation == 0 {
+            return Ok(());
+        }
+        let requests = look.requests(REQUESTS_MAX).await.map_err(|why| self.reading(why))?;
+        for letter in &requests {
+            let work = obey::<S>(&self.follower.views, self.lane, &self.rules(cx), letter);
+            match self.transact(cx, work).await {
+                Ok(told) => self.tell(&told),
+                Err(Ended::Stopped(Stopped::Stale)) => {}
+                Err(ended) => return Err(self.trouble(ended)),
+            }
+        }
+        if !requests.is_empty() || counts.generation != place.parked.generation {
+            self.reload(place).await?;
+            self.tell_marks(place).await?;
+        }
+        Ok(())
+    }
+
+    async fn idle(&self, cx: &Context, place: &Option<Place>) {
+        let Some(place) = place else { return };
+        let mut at_most = place.look_at.saturating_since(cx.now());
+        if let Some((_, KeyRow { status: Status::Waiting { again_at, .. }, .. })) = &place.due {
+            let left = again_at.as_millis().saturating_sub(cx.wall().as_millis());
+            at_most = at_most.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)));
+        }
+        self.follower.log.wait_past(&self.follower.topic, self.lane.partition, Offset(place.at), at_most).await;
+    }
+
+    async fn transact<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        closure: impl Fn(&S::Tx) -> Result<T, Abort<Stopped>> + Send + 'static,
+    ) -> Result<T, Ended> {
+        let refusal = match self.follower.store.transact(cx, closure).await {
+            Ok(done) => return Ok(done.value),
+            Err(TransactError::User(stopped)) => return Err(Ended::Stopped(stopped)),
+            // The checkpoint tells what was written.
+            Err(TransactError::Store(AppendError::Unknown { why })) => {
+                return Err(Ended::Trouble(Trouble::Passing(why)));
+            }
+            Err(TransactError::Store(AppendError::Refused(refusal))) => refusal,
+        };
+        Err(match &refusal {
+            Refusal::CheckpointMoved { consumer, .. } if *consumer == self.lane.checkpoint => {
+                Ended::Trouble(Trouble::Elsewhere)
+            }
+            refusal if refusal.retry() == Retry::Later => Ended::Trouble(Trouble::Passing(refusal.to_string())),
+            // Not the message's doing, and it will not pass.
+            Refusal::Unavailable { .. } => {
+                let (group, topic) = self.names();
+                Ended::Trouble(Trouble::Fatal(FollowError::Store { group, topic, why: refusal }))
+            }
+            _ => Ended::Dropped(refusal),
+        })
+    }
+
+    /// What a transaction's end means where no single message can be at fault.
+    fn trouble(&self, ended: Ended) -> Trouble {
+        match ended {
+            Ended::Trouble(trouble) => trouble,
+            Ended::Stopped(Stopped::Full) => Trouble::Passing(format!(
+                "{} has parked as many messages of {} as it may ({}): nothing more is handled until some are \
+                 released or discarded",
+                self.lane.group, self.lane.topic, self.follower.parked_max
+            )),
+            Ended::Stopped(Stopped::Stale) => Trouble::Elsewhere,
+            Ended::Stopped(Stopped::At(_, failure)) => Trouble::Passing(failure.to_string()),
+            Ended::Dropped(why) => {
+                let (group, topic) = self.names();
+                Trouble::Fatal(FollowError::Store { group, topic, why })
+            }
+        }
+    }
+
+    async fn wait_out(
+        &self,
+        cx: &Context,
+        pace: &mut Pace,
+        trouble: Trouble,
+        place: &mut Option<Place>,
+    ) -> Result<(), FollowError> {
+        // Whatever it was: the checkpoint knows what was handled.
+        *place = None;
+        match trouble {
+            Trouble::Fatal(error) => Err(error),
+            Trouble::Elsewhere => Ok(()),
+            Trouble::Passing(why) => {
+                self.tell(&why);
+                pace.again(cx).await.map_err(|reason| {
+                    let (group, topic) = self.names();
+                    FollowError::GaveUp { group, topic, tries: pace.failures(), why: format!("{why}; {reason}") }
+                })
+            }
+        }
+    }
+
+    fn rules(&self, cx: &Context) -> Rules {
+        let settings: Checked = self.follower.parking;
+        Rules { settings, parked_max: self.follower.parked_max, draw: cx.next_u64() }
+    }
+
+    pub(super) fn rows(&self) -> Look<'_, S> {
+        Look { store: &self.follower.store, views: &self.follower.views, lane: self.lane }
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.lane.group.clone(), self.lane.topic.clone())
+    }
+
+    pub(super) fn reading(&self, why: ReadError) -> Trouble {
+        match why {
+            ReadError::Unavailable { passing: true, .. } => Trouble::Passing(why.to_string()),
+            why => {
+                let (group, topic) = self.names();
+                Trouble::Fatal(FollowError::Read { group, topic, why })
+            }
+        }
+    }
+}

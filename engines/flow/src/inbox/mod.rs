@@ -1,0 +1,49 @@
+//! The inbox: a message that comes twice takes effect once, and one that can't be handled holds up only its own.
+//!
+//! ```text
+//!  another service's log ──page──► one transaction {checkpoint: from ─► to,
+//!                                    for each message: mark, effect (events, outbox, views)}
+//!                                        │ fails                              │ commits
+//!                                        ▼                                    ▼
+//!                       parked, with what follows under its key     Followed: receipts up to here are met
+//!                       tried again: Waiting ─► … ─► Dead ─► an operator: retry | discard
+//! ```
+//! **Protects from** what "at least once" brings: messages that come again after a lost acknowledgement, a relay's
+//! crash, a restored log. Mark and effect commit together, and the marks remember for ever in bounded space
+//! ([`mainstay_event_store::inbox`]). **Use it** for whatever comes from another service. **Not** for effects
+//! outside the store: an e-mail sent from a reactor is sent again when its transaction is.
+//!
+//! [`once`] is the same for requests: the idempotency key of an HTTP call.
+//!
+//! Promises, each with its test in `tests/flow/inbox.rs`, `parking.rs`, `followed.rs` or `request.rs`:
+//! - A message takes effect once (`a_crash_between_any_two_steps_neither_loses_nor_doubles_an_effect`,
+//!   `what_is_published_again_is_swallowed`, `a_log_made_anew_is_read_again_and_nothing_is_doubled`).
+//! - Of one key in order (`what_is_sent_is_handled_once_in_order`, `release_is_in_order_and_new_messages_wait_behind`).
+//! - One that can't be handled parks its key; others flow (`a_poisoned_message_parks_its_followers_and_not_others`).
+//! - It is tried again so often and no more (`a_failure_that_may_pass_is_tried_again_so_often_and_no_more`).
+//! - An operator may retry or discard it from another process (`an_operator_retries_or_discards_from_elsewhere`).
+//! - The same number with another content is an alarm, and handled only if an operator says so
+//!   (`the_same_number_with_another_content_is_an_alarm_and_never_handled_by_itself`).
+//! - Any number of members share a group's work (`two_followers_of_one_group_share_the_work_and_double_nothing`).
+//! - A receipt is met when its act is handled, and not before (`a_receipt_is_met_when_its_act_is_handled`,
+//!   `what_is_parked_is_not_handled`).
+//! - A request with a key is done once (`a_repeated_request_gets_the_recorded_answer`).
+
+mod apply;
+mod batch;
+mod dead_letter;
+mod error;
+mod followed;
+mod follower;
+mod lane;
+mod lane_work;
+mod parking;
+mod request;
+mod telling;
+
+pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, ParkedKey};
+pub use error::{BadFollower, FollowError};
+pub use followed::{Followed, NotSeen};
+pub use follower::Follower;
+pub use parking::state::Status;
+pub use request::{Once, Request, forget_expired, once};

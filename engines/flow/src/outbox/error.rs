@@ -1,0 +1,46 @@
+//! Why a relay stopped, in the words of whoever has to act on it.
+
+use mainstay_event_store::{ReadError, Refusal};
+use mainstay_messaging as messaging;
+
+use super::message::NoMessage;
+
+/// Why a relay stopped. Nothing is lost: what was not published is still in the outbox, and goes out when it is
+/// started again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The outbox can't be read.
+    #[error("the relay can't read the outbox: {0}; nothing more was published")]
+    Read(#[from] ReadError),
+    /// The store refuses marks for good.
+    #[error("the relay can't mark rows as sent: {0}; what is not marked will be published again")]
+    Mark(Refusal),
+    /// The log refuses messages for good.
+    #[error("the log refuses rows {first} to {last} of the outbox: {why}; they and all rows after them wait")]
+    Append {
+        /// The batch's first row.
+        first: u64,
+        /// The batch's last row.
+        last: u64,
+        /// The log's words.
+        why: messaging::AppendError,
+    },
+    /// The log can't be read, so it is not known whether this store is the one that wrote it.
+    #[error("the relay can't compare the log with the outbox: {0}; nothing was published")]
+    Compare(#[from] messaging::ReadError),
+    /// A row makes no message.
+    #[error("row {seq} of the outbox can't be published: {why}; it and all rows after it wait; mend the program")]
+    Row {
+        /// Its number in the store.
+        seq: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+impl RelayError {
+    pub(super) fn row(seq: u64, why: &NoMessage) -> Self {
+        Self::Row { seq, why: why.to_string() }
+    }
+}

@@ -1,0 +1,371 @@
+//! [`Relay`]: from the outbox to the log.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use mainstay_envelope::{Context, Monotonic, Timestamp};
+use mainstay_event_store::{
+    Abort, AppendError, OutboxRecord, OutboxStatus, ReadError, Retry, Store, TransactError, Tx,
+};
+use mainstay_messaging::{self as messaging, Log, Message, RECHECK};
+use mainstay_resilience::retry::{Checked, Spec};
+
+use super::error::RelayError;
+use super::message::message;
+use super::restored;
+use crate::pace::Pace;
+
+/// Rows of one append: as many as a log takes at once.
+const BATCH_MAX: usize = messaging::limits::APPEND_MESSAGES_MAX;
+/// Bytes of one append, so that a batch of large messages does not make the others wait for long.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// A mark is worth a transaction when so many rows wait for it,
+const MARKS_MAX: usize = 2_048;
+/// or when the first of them has waited so long. Marks are only what a restart begins from: to make them late costs
+/// a few messages published twice after a crash, and saves a flush of the disk for each message.
+const MARK_AFTER: Duration = Duration::from_millis(50);
+/// How often it is looked for old rows; while there are more, how often some are removed, and how many at once.
+const PRUNE_EVERY: Duration = Duration::from_secs(20);
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+const PRUNE_MAX: usize = 500;
+/// Sent rows are kept so long at least, whatever is asked for: what a log acknowledges may be in nobody's memory but
+/// its machine's for as long as it takes to flush.
+const RETENTION_MIN: Duration = Duration::from_secs(60);
+
+/// Publishes a store's outbox to a log. One a store.
+///
+/// It reads no payload and decides nothing: a row becomes a message, in the order of the rows' numbers. Rows are
+/// marked as sent after they were published, never before.
+pub struct Relay<S, L> {
+    pub(super) store: S,
+    pub(super) log: L,
+    settings: Checked,
+    batch_max: usize,
+    retention: Duration,
+    mark_after: Duration,
+    on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl<S: Clone, L: Clone> Clone for Relay<S, L> {
+    fn clone(&self) -> Self {
+        let on_trouble = Arc::clone(&self.on_trouble);
+        Self { store: self.store.clone(), log: self.log.clone(), on_trouble, ..*self }
+    }
+}
+
+impl<S: fmt::Debug, L: fmt::Debug> fmt::Debug for Relay<S, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("store", &self.store).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+/// Where a relay is.
+#[derive(Debug)]
+pub struct Running {
+    /// Everything up to this row is published.
+    cursor: u64,
+    /// Rows up to this one go out whether they are marked or not: the log lacks them.
+    again_to: u64,
+    /// Rows that are published and not yet marked.
+    unmarked: Vec<u64>,
+    /// Since when the first of them waits.
+    since: Monotonic,
+    /// When to look for old rows.
+    prune_at: Monotonic,
+}
+
+impl<S: Store, L: Log> Relay<S, L> {
+    /// From this store's outbox to this log.
+    pub fn new(store: S, log: L) -> Self {
+        let settings = Spec::full_jitter(Duration::from_millis(20), Duration::from_secs(5));
+        Self {
+            store,
+            log,
+            settings: settings.max_attempts(u32::MAX).check().unwrap_or_default(),
+            batch_max: BATCH_MAX,
+            retention: Duration::from_secs(7 * 24 * 60 * 60),
+            mark_after: MARK_AFTER,
+            on_trouble: Arc::new(|_| {}),
+        }
+    }
+
+    /// How often, and after which waits, a step is tried again that failed for a passing reason. Default: without
+    /// end, full jitter from 20 ms to 5 s.
+    pub fn retry(mut self, settings: Checked) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// How long sent rows are kept, at least a minute; default 7 days. They are what a log that lost its end gets
+    /// again, and what tells whether a store was restored.
+    pub fn retention(mut self, keep: Duration) -> Self {
+        self.retention = keep.max(RETENTION_MIN);
+        self
+    }
+
+    /// Rows of one append, 1 to 1,000; default 1,000.
+    pub fn batch_max(mut self, rows: usize) -> Self {
+        self.batch_max = rows.clamp(1, BATCH_MAX);
+        self
+    }
+
+    /// How long a published row may wait for its mark; default 50 ms.
+    pub fn mark_after(mut self, wait: Duration) -> Self {
+        self.mark_after = wait;
+        self
+    }
+
+    /// Tells of each failure that is waited out, and of a store that was restored, in the operator's words.
+    pub fn on_trouble(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.on_trouble = Arc::new(tell);
+        self
+    }
+
+    /// How far the outbox has come: for metrics.
+    pub async fn status(&self) -> Result<OutboxStatus, ReadError> {
+        self.store.outbox_status().await
+    }
+
+    /// Publishes until `stop` is ready, then marks what was published. Returns early only for what will not pass
+    /// by itself.
+    pub async fn run(&self, cx: &Context, stop: impl Future<Output = ()> + Send) -> Result<(), RelayError> {
+        let mut stop = pin!(stop);
+        let mut running = None;
+        let ended = {
+            let mut work = pin!(async {
+                let running = running.insert(self.begin(cx).await?);
+                loop {
+                    let published = self.step(cx, running).await?;
+                    if cx.now() >= running.prune_at {
+                        let pause = if self.prune(cx).await? { PRUNE_PAUSE } else { PRUNE_EVERY };
+                        running.prune_at = cx.now() + pause;
+                    }
+                    if !published {
+                        self.idle(cx, running).await?;
+                    }
+                }
+            });
+            std::future::poll_fn(|task| match stop.as_mut().poll(task) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => work.as_mut().poll(task),
+            })
+            .await
+        };
+        // Cut off anywhere: what was published and is not marked is published again, and swallowed by receivers.
+        // Marking it now only spares them that.
+        if let Some(running) = &mut running {
+            let marked = self.mark(cx, running).await;
+            return ended.and(marked);
+        }
+        ended
+    }
+
+    /// Publishes everything that is in the outbox when this is called; how many rows.
+    pub async fn run_until_empty(&self, cx: &Context) -> Result<u64, RelayError> {
+        let mut running = self.begin(cx).await?;
+        let mut published = 0;
+        loop {
+            let before = running.unmarked.len() as u64;
+            let more = self.step(cx, &mut running).await?;
+            published += (running.unmarked.len() as u64).saturating_sub(before);
+            if !more {
+                self.mark(cx, &mut running).await?;
+                return Ok(published);
+            }
+        }
+    }
+
+    /// Compares the outbox with the log, and says where to begin.
+    pub async fn begin(&self, cx: &Context) -> Result<Running, RelayError> {
+        let mut pace = Pace::new(cx, self.settings);
+        let found = loop {
+            match restored::compare(self, cx).await {
+                Ok(found) => break found,
+                Err(error) => self.wait_out(cx, &mut pace, error).await?,
+            }
+        };
+        if let Some(told) = &found.told {
+            (self.on_trouble)(told);
+        }
+        let (cursor, again_to) = (found.cursor, found.again_to);
+        Ok(Running { cursor, again_to, unmarked: Vec::new(), since: cx.now(), prune_at: cx.now() })
+    }
+
+    /// Publishes the next rows; were there any?
+    pub async fn step(&self, cx: &Context, running: &mut Running) -> Result<bool, RelayError> {
+        let mut rows = self.rows(cx, running).await?;
+        if running.again_to > 0 && (rows.is_empty() || running.cursor >= running.again_to) {
+            // The log has again what it lacked, as far as it is kept. Now what has no mark, from the beginning.
+            self.mark(cx, running).await?;
+            (running.cursor, running.again_to) = (0, 0);
+            rows = self.rows(cx, running).await?;
+        }
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+        let (first, last) = (first.seq, last.seq);
+        let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+        let id = self.store.id();
+        let messages = rows
+            .into_iter()
+            .map(|row| {
+                let seq = row.seq;
+                message(row, id).map_err(|why| RelayError::row(seq, &why))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if self.mark_is_due(cx, running) {
+            // The log's flush and the store's are two files' work.
+            let (appended, marked) =
+                tokio::join!(self.append(cx, first, last, messages), self.mark(cx, running));
+            marked?;
+            appended?;
+        } else {
+            self.append(cx, first, last, messages).await?;
+        }
+        if running.unmarked.is_empty() {
+            running.since = cx.now();
+        }
+        running.unmarked.extend(seqs);
+        running.cursor = last;
+        Ok(true)
+    }
+
+    /// Marks what is due, and waits for more rows.
+    async fn idle(&self, cx: &Context, running: &mut Running) -> Result<(), RelayError> {
+        if self.mark_is_due(cx, running) {
+            return self.mark(cx, running).await;
+        }
+        let mut at_most = RECHECK;
+        if !running.unmarked.is_empty() {
+            at_most = self.mark_after.saturating_sub(cx.now().saturating_since(running.since)).min(RECHECK);
+        }
+        self.store.wait_outbox(running.cursor, at_most).await;
+        Ok(())
+    }
+
+    /// The rows to publish next: whole transactions, as far as they fit.
+    async fn rows(&self, cx: &Context, running: &mut Running) -> Result<Vec<OutboxRecord>, RelayError> {
+        let mut pace = Pace::new(cx, self.settings);
+        let mut rows = loop {
+            let again = running.cursor < running.again_to;
+            let read = match again {
+                true => self.store.outbox_after(running.cursor, self.batch_max).await,
+                false => self.store.outbox_unsent(running.cursor, self.batch_max).await,
+            };
+            match read {
+                Ok(rows) => break rows,
+                Err(error) => self.wait_out(cx, &mut pace, error.into()).await?,
+            }
+        };
+        let (mut bytes, mut fit) = (0, 0);
+        for row in &rows {
+            bytes += row.row.payload.len();
+            if fit > 0 && bytes > BATCH_BYTES_MAX {
+                break;
+            }
+            fit += 1;
+        }
+        let cut = fit < rows.len() || rows.len() == self.batch_max;
+        rows.truncate(fit);
+        if cut && let Some(last) = rows.last().map(|last| last.position) {
+            // A reader at the end of the log takes it that it has seen the whole of each transaction there.
+            let whole = rows.iter().rposition(|row| row.position != last).map_or(rows.len(), |at| at + 1);
+            rows.truncate(whole);
+        }
+        Ok(rows)
+    }
+
+    /// Appends, until it is known that it happened. Again after an unknown outcome: receivers know the identities.
+    async fn append(
+        &self,
+        cx: &Context,
+        first: u64,
+        last: u64,
+        messages: Vec<Message>,
+    ) -> Result<(), RelayError> {
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            match self.log.append(cx, messages.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(why) => self.wait_out(cx, &mut pace, RelayError::Append { first, last, why }).await?,
+            }
+        }
+    }
+
+    fn mark_is_due(&self, cx: &Context, running: &Running) -> bool {
+        let waited = cx.now().saturating_since(running.since);
+        running.unmarked.len() >= MARKS_MAX || (!running.unmarked.is_empty() && waited >= self.mark_after)
+    }
+
+    /// Marks what was published.
+    async fn mark(&self, cx: &Context, running: &mut Running) -> Result<(), RelayError> {
+        if running.unmarked.is_empty() {
+            return Ok(());
+        }
+        let seqs: Arc<[u64]> = running.unmarked.as_slice().into();
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            let seqs = Arc::clone(&seqs);
+            match self.change(cx, move |tx| tx.outbox_sent(&seqs)).await {
+                Ok(()) => break,
+                Err(error) => self.wait_out(cx, &mut pace, error).await?,
+            }
+        }
+        running.unmarked.clear();
+        Ok(())
+    }
+
+    /// Removes sent rows that are older than the retention, some at once; are there more?
+    pub async fn prune(&self, cx: &Context) -> Result<bool, RelayError> {
+        let keep = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_millis(cx.wall().as_millis().saturating_sub(keep));
+        match self.change(cx, move |tx| tx.outbox_prune(before, PRUNE_MAX)).await {
+            Ok(more) => Ok(more),
+            Err(error) if is_passing(&error) => {
+                (self.on_trouble)(&error.to_string());
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A transaction of the relay's own.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        cx: &Context,
+        change: impl Fn(&S::Tx) -> Result<T, mainstay_event_store::Refusal> + Send + 'static,
+    ) -> Result<T, RelayError> {
+        let done = self
+            .store
+            .transact(cx, move |tx| change(tx).map_err(Abort::<std::convert::Infallible>::Refused))
+            .await;
+        done.map(|done| done.value).map_err(|error| match error {
+            TransactError::User(never) => match never {},
+            TransactError::Store(AppendError::Refused(refusal)) => RelayError::Mark(refusal),
+            // Marks are idempotent: to do them again is how to find out.
+            TransactError::Store(AppendError::Unknown { why }) => {
+                RelayError::Mark(mainstay_event_store::Refusal::Busy { why })
+            }
+        })
+    }
+
+    async fn wait_out(&self, cx: &Context, pace: &mut Pace, error: RelayError) -> Result<(), RelayError> {
+        if !is_passing(&error) {
+            return Err(error);
+        }
+        (self.on_trouble)(&error.to_string());
+        pace.again(cx).await.map_err(|_| error)
+    }
+}
+
+fn is_passing(error: &RelayError) -> bool {
+    match error {
+        RelayError::Read(error) => matches!(error, ReadError::Unavailable { passing: true, .. }),
+        RelayError::Mark(refusal) => refusal.retry() != Retry::Never,
+        RelayError::Append { why, .. } => why.retry() == messaging::Retry::Later,
+        RelayError::Compare(error) => error.retry() == messaging::Retry::Later,
+        RelayError::Row { .. } => false,
+    }
+}

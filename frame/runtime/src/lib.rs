@@ -1,0 +1,38 @@
+//! The frame of a process: what starts it, watches it, ends it, and what it owes to whoever does.
+//!
+//! * [`supervisor`]: child processes in an order, started again when they end, drained in reverse.
+//! * [`Announcement`]: how a child says that it is ready, or that it can't serve.
+//! * [`Lifeline`]: how a child learns that it is to finish and end.
+//! * [`Lock`]: one process at a time uses a folder.
+//! * [`logs`]: lines of several processes on one output.
+//!
+//! ```text
+//!             supervisor ──── spawns, SIGTERM, SIGKILL ────► child
+//!   stdin     (holds the pipe open) ────────────────────────► Lifeline: it closed, so drain and exit
+//!   stdout    ready? green : red ◄──────────────────────────── Announcement
+//!   stderr    order     │ a line of the log ◄───────────────── its log
+//! ```
+//!
+//! It is not an init system: it starts what it was given, on this machine, as the same user, and everything ends
+//! with it.
+//!
+//! # Promises
+//! * A child that ends is started again, each time later, with chance in the wait; the waits are those of
+//!   [`mainstay_resilience::retry`]. `tests/supervise.rs::a_killed_child_comes_back`
+//! * Nothing it started outlives it, if the children hold their [`Lifeline`]; also after a kill -9.
+//! * Nobody is stopped by a slow terminal, and no line of a child can grow this process's memory:
+//!   `tests/supervise.rs::a_flood_of_log_is_bounded`, and the tests in `logs`.
+//! * Draining ends: `tests/supervise.rs::a_child_that_will_not_end_is_killed`.
+//!
+//! # Its floor
+//! frame: it knows rules and terms, no model and no engine.
+
+mod announce;
+mod lifeline;
+mod lock;
+pub mod logs;
+pub mod supervisor;
+
+pub use announce::{Announcement, MARK};
+pub use lifeline::{Asked, Lifeline};
+pub use lock::{Lock, NotLocked};

@@ -1,0 +1,60 @@
+//! Crashes: working processes are killed at any moment, again and again, and every answer they gave must hold.
+
+mod books;
+mod client;
+mod shop;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::tree;
+
+/// What is to crash.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The event store on SQLite: four writers, killed in the middle of their work.
+    Store(store::Arguments),
+    /// The shop: three services and their supervisor, killed while orders come in.
+    Shop(shop::Arguments),
+}
+
+/// Runs the crashes. True when every promise was kept.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    match &arguments.what {
+        What::Store(arguments) => store::run(arguments),
+        What::Shop(arguments) => shop::run(arguments),
+    }
+}
+
+/// Where the series keep their files.
+fn out() -> Result<PathBuf> {
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => PathBuf::from(target),
+        None => tree::root()?.join("target"),
+    };
+    Ok(target.join("crash"))
+}
+
+/// Chance that a seed repeats (SplitMix64: Steele, Lea, Flood, 2014).
+#[derive(Clone)]
+struct Chance(u64);
+
+impl Chance {
+    /// From 0 to `bound`, the latter not included.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+    }
+}
