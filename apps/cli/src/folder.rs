@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+use mainstay::sqlite::{Options, Sqlite};
 use serde::Serialize;
+
+use crate::output::Unusable;
 
 /// Where the data are when nothing is said about it.
 pub(crate) const DEFAULT: &str = "mainstay-data";
@@ -82,6 +86,26 @@ impl Folder {
 
     pub(crate) fn store(&self, service: Service) -> PathBuf {
         self.of(service).join("store.db")
+    }
+
+    /// Those of these services' stores that are there, opened for reading only.
+    pub(crate) fn stores(&self, services: &[Service]) -> Result<Vec<(Service, Sqlite)>> {
+        let mut stores = Vec::new();
+        for service in services {
+            let file = self.store(*service);
+            if file.exists() {
+                stores.push((*service, Sqlite::open(Options::new(&file).read_only())?));
+            }
+        }
+        if stores.is_empty() {
+            return Err(Unusable(format!(
+                "{}: there is no store of a service in this folder; nothing was done; give the data folder of \
+                 `mainstay up` with --data",
+                self.0.display()
+            ))
+            .into());
+        }
+        Ok(stores)
     }
 
     pub(crate) fn log(&self, service: Service) -> PathBuf {

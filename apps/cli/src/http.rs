@@ -71,6 +71,11 @@ impl Http {
 }
 
 impl Answer {
+    /// The body.
+    pub(crate) fn json(&self) -> Result<Value> {
+        serde_json::from_slice(&self.body).context("an answer that is no JSON")
+    }
+
     /// A header that is text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()

@@ -1,6 +1,7 @@
 //! `mainstay`: the one binary. Here are its commands and nothing else; what they do is in the libraries.
 
 mod bench;
+mod dead_letter;
 mod events;
 mod folder;
 mod http;
@@ -33,6 +34,9 @@ enum Command {
     /// One service of the shop: what `up` starts. It ends when its standard input does.
     #[command(hide = true)]
     Service(service::Arguments),
+    /// Messages that a service could not handle: list, show, retry, discard.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::Command),
     /// What came of one cause across all services; the choreography they declare.
     #[command(subcommand)]
     Saga(saga::Command),
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
             Command::Up(arguments) => up::run(arguments, &output).await,
             Command::Service(arguments) => service::run(arguments).await,
             Command::Saga(command) => saga::run(command, &output).await,
+            Command::DeadLetter(command) => dead_letter::run(command, &output).await,
             Command::Events(command) => events::run(command, &output).await,
             Command::Bench(command) => bench::run(command, &output).await,
         }

@@ -3,8 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use mainstay::flow::inbox::DeadLetterError;
+use mainstay::flow::timeline::TimelineError;
 use mainstay::sqlite::{LogError, OpenError};
-use mainstay::store::{AppendError, Broken, ReadError, Refusal};
+use mainstay::store::{AppendError, Broken, ReadError, Refusal, TransactError};
+use mainstay_runtime::supervisor;
 use serde::Serialize;
 
 /// What the exit code says. Documented in the help; scripts rely on it.
@@ -136,20 +139,45 @@ fn code(error: &anyhow::Error) -> Code {
             return Code::Broken;
         }
         if let Some(error) = cause.downcast_ref::<AppendError>() {
-            return match error {
-                AppendError::Refused(refusal) => refused(refusal),
-                AppendError::Unknown { .. } => Code::Unknown,
-            };
+            return append(error);
         }
         if let Some(error) = cause.downcast_ref::<ReadError>() {
-            return match error {
-                ReadError::Damaged { .. } => Code::Broken,
-                ReadError::Unavailable { .. } => Code::Unusable,
-                _ => Code::Usage,
-            };
+            return read(error);
+        }
+        match cause.downcast_ref::<DeadLetterError>() {
+            Some(DeadLetterError::Unknown(_)) => return Code::Usage,
+            Some(DeadLetterError::Read(error)) => return read(error),
+            Some(DeadLetterError::Write(TransactError::Store(error))) => return append(error),
+            _ => {}
+        }
+        // A service that could not be started has said by its own exit code what is wrong.
+        if let Some(failed) = cause.downcast_ref::<supervisor::Failed>() {
+            let said = |code: &Code| failed.code == Some(*code as i32);
+            return [Code::Usage, Code::Unusable, Code::Broken]
+                .into_iter()
+                .find(said)
+                .unwrap_or(Code::Failed);
+        }
+        if let Some(error) = cause.downcast_ref::<TimelineError>() {
+            return read(&error.why);
         }
     }
     Code::Failed
+}
+
+fn append(error: &AppendError) -> Code {
+    match error {
+        AppendError::Refused(refusal) => refused(refusal),
+        AppendError::Unknown { .. } => Code::Unknown,
+    }
+}
+
+fn read(error: &ReadError) -> Code {
+    match error {
+        ReadError::Damaged { .. } => Code::Broken,
+        ReadError::Unavailable { .. } => Code::Unusable,
+        _ => Code::Usage,
+    }
 }
 
 fn refused(refusal: &Refusal) -> Code {

@@ -15,6 +15,7 @@ use mainstay_shop::{inventory, order, payment};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::bench::shop_process::commits_line;
 use crate::folder::{Folder, Service};
 use crate::http::Http;
 use crate::output::Unusable;
@@ -57,8 +58,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let address = listener.local_addr()?.to_string();
 
     let (stop, stopped) = watch::channel(false);
-    let mut wiring = Wiring::new(store.clone(), log, listener, Context::system(), stopped);
-    wiring.tell = Arc::new(|line| tell(line));
+    let mut wiring = Wiring::new(store.clone(), log.clone(), listener, Context::system(), stopped);
+    wiring.tell = Arc::new(tell);
     let participant = match service {
         Service::Order => order::participant(),
         Service::Payment => payment::participant(),
@@ -71,7 +72,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         wiring = wiring.follow(name, EmbeddedLog::follow(LogOptions::new(data.log(other)))?);
     }
 
-    let readiness = tokio::spawn(announce(address, store));
+    let readiness = tokio::spawn(announce(address, store.clone()));
     let serving = async move {
         match service {
             Service::Order => order::serve(wiring).await,
@@ -99,6 +100,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         }
     };
     readiness.abort();
+    tell(&commits_line(store.groups().commits(), log.groups().commits()));
     Ok(ended?)
 }
 

@@ -30,12 +30,27 @@
 //! | promise | test |
 //! |---|---|
 //! | An order that can be paid and delivered is confirmed, and takes money and stock once. | `saga::a_paid_order_is_confirmed` |
-//! | One that can't be paid is cancelled, and one that can't be delivered is refunded. | `saga::*` |
+//! | One that can't be paid is cancelled and takes nothing. | `saga::an_order_that_can_not_be_paid_is_cancelled_and_takes_nothing` |
+//! | One that can't be delivered is refunded and cancelled. | `saga::an_order_beyond_the_stock_is_refunded_and_cancelled` |
 //! | All lines of an order are reserved, or none. | `saga::all_lines_are_reserved_or_none` |
-//! | The same request twice is one order. | `requests::*` |
-//! | A presented receipt is seen. | `receipts::*` |
-//! | Hostile input is refused by the check that names it. | `hostile::*` |
-//! | Every answer is as the OpenAPI document says. | all of them |
+//! | The same request twice is one order. | `requests::the_same_request_again_is_one_order_and_gets_the_same_answer` |
+//! | A presented receipt is seen. | `receipts::a_presented_receipt_is_seen` |
+//! | Hostile input is refused by the check that names it. | the module `hostile` |
+//! | Every answer is as the OpenAPI document says. | all of them: the tests' client looks at each |
+//!
+//! # When it fails
+//!
+//! A request is answered with problem details that say what was not done ([`http::problem`] has the table). A
+//! fact that can't be handled is set aside with what follows it under its key, and operators are told. A service
+//! whose relay or follower stops for good ends with [`service::ServeError`]; started again, it goes on where it was.
+//!
+//! # Smallest example
+//!
+//! `cargo run -p mainstay-shop --example in_memory`: all three in one process, with nothing on disk.
+//!
+//! # Floor
+//!
+//! `apps`: it knows the facade, and of the facade what has no engine behind it.
 
 pub mod domain;
 pub mod http;

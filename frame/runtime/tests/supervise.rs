@@ -47,6 +47,7 @@ impl Seen {
                 name: (*name).to_owned(),
                 file: "/bin/sh".into(),
                 arguments: vec!["-c".into(), (*script).into()],
+                for_good: vec![2],
             })
             .collect();
         let (tell, notices) = mpsc::unbounded_channel();
@@ -155,13 +156,22 @@ async fn arguments_at_fault_are_not_tried_again() {
     let seen = Seen::start(spec(), &[("a", "echo 'error: no such port' >&2; exit 2")]);
     let (all, ended) = seen.end().await;
     let failed = ended.unwrap_err();
-    assert_eq!((failed.starts, failed.last_words.as_str()), (1, "  error: no such port"), "{all:?}");
+    assert_eq!(
+        (failed.starts, failed.code, failed.last_words.as_str()),
+        (1, Some(2), "  error: no such port"),
+        "{all:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_can_not_be_started_is_told() {
     let (tell, settings) = (|_| {}, spec().check().unwrap());
-    let missing = [Program { name: "a".into(), file: "/no/such/file".into(), arguments: Vec::new() }];
+    let missing = [Program {
+        name: "a".into(),
+        file: "/no/such/file".into(),
+        arguments: Vec::new(),
+        for_good: Vec::new(),
+    }];
     let (_stop, stopped) = watch::channel(Stop::No);
     let cx = Context::system();
     let run = supervisor::run(&cx, settings, &missing, stopped, tell);

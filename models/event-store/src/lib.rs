@@ -36,7 +36,9 @@
 //! 8. **Subscriptions** (`catch_up_then_live_misses_nothing`): every event exactly once, in order, also
 //!    across the seam between catching up and following, for any number of subscribers.
 //! 9. **The chain** (`the_chain_proves_the_feed`): a [`Verifier`] with a head kept elsewhere notices any
-//!    change, removal, insertion or reordering. It proves nothing without such a head.
+//!    change, removal, insertion or reordering. It proves nothing without such a head. Heads are exported as
+//!    signed checkpoints (feature `checkpoints`); a range that left the feed has a marker ([`Archived`]), and
+//!    who reads into it is told so.
 //! 10. **One transaction** (`a_transaction_is_all_or_nothing`, `outbox_rows_are_numbered_in_commit_order`,
 //!     `inbox_marks_make_an_effect_happen_once`, `checkpoints_move_only_from_where_they_are`,
 //!     `views_are_rows_by_key_and_index`, `leases_fence_the_late_holder`): whatever a [`Tx`] writes commits

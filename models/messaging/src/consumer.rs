@@ -6,8 +6,9 @@ use mainstay_envelope::Context;
 
 use crate::error::{CommitError, ReadError};
 use crate::log::{Log, Offsets};
-use crate::message::{Delivered, Offset};
+use crate::message::Delivered;
 use crate::names::{Group, Topic};
+use crate::offset::Offset;
 
 /// Why a consumer can't go on as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! How an append, a read and a commit end when they don't succeed, and what to do then.
 
-use crate::message::Offset;
 use crate::names::BadName;
+use crate::offset::Offset;
 
 /// May the caller try again, and what has to change first? Part of the contract, so that nobody has to know the
 /// backend.

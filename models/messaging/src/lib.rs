@@ -114,9 +114,11 @@ mod log;
 pub mod memory;
 mod message;
 mod names;
+mod offset;
 
 pub use consumer::{Batch, ConsumeError, Consumer};
 pub use error::{AppendError, CommitError, ReadError, Retry};
 pub use log::{Log, Offsets, Promises, RECHECK};
-pub use message::{Delivered, Message, Offset, Page, check, limits, partition_of};
+pub use message::{Delivered, Message, Page, check, limits, partition_of};
 pub use names::{BadName, Group, Topic};
+pub use offset::Offset;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use mainstay_envelope::{ContentHash, Context, Producer};
 
 use crate::error::{AppendError, CommitError, ReadError};
-use crate::message::{Message, Offset, Page};
+use crate::message::{Message, Page};
 use crate::names::{Group, Topic};
+use crate::offset::Offset;
 
 /// How long a waiter may rely on being woken before it looks by itself.
 pub const RECHECK: Duration = Duration::from_secs(1);

@@ -1,12 +1,11 @@
 //! What is published and what is received.
 
-use std::fmt;
-
 use bytes::Bytes;
 use mainstay_envelope::{CloudEvent, MessageIdentity, Timestamp};
 
 use crate::error::AppendError;
 use crate::names::Topic;
+use crate::offset::Offset;
 
 /// Limits of the contract: every log keeps them, so that a message that one accepts is accepted by all.
 pub mod limits {
@@ -87,23 +86,6 @@ pub fn check(messages: &[Message]) -> Result<(), AppendError> {
         return refuse(format!("{bytes} bytes, at most {}", limits::APPEND_BYTES_MAX));
     }
     Ok(())
-}
-
-/// A place in one partition of one topic: of the last message looked at; 0 is before the first.
-///
-/// Grows with every message of its partition, though not always by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Offset(pub u64);
-
-impl Offset {
-    /// Before the first message.
-    pub const START: Self = Self(0);
-}
-
-impl fmt::Display for Offset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// A message as it came out of a log.

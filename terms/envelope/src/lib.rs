@@ -66,8 +66,8 @@
 //! [`Timestamp`] is wall time (data), [`Monotonic`] is the time that decides; [`Clock`] and [`Chance`] give them
 //! and random bits, [`ManualClock`] and [`SeededChance`] do so repeatably. [`Identity`] is who calls (rights hang
 //! on it), [`Actor`] the name that facts record. [`RetryTokens`] are a request's, [`RetryBucket`] is where an edge
-//! lends them from. [`MessageIdentity`] names a message so that its receiver does it once. The fields on the wire
-//! are tabled in [`wire`].
+//! lends them from. [`MessageIdentity`] names a message so that its receiver does it once; [`CloudEvent`] is its outer
+//! form. The fields on the wire are tabled in [`wire`].
 //!
 //! # Promises, each with its test
 //!
@@ -85,13 +85,16 @@
 //! | A fact has no credential, deadline, priority, tokens or key, and its stored names don't change. | `a_fact_keeps_who_and_why_and_nothing_of_the_calls_means` (`tests/envelope.rs`) |
 //! | A fact's handler acts in nobody's name. | `a_facts_handler_gets_its_place_and_no_power` (`tests/envelope.rs`) |
 //! | Ids sort in the order of their making. | `ids_sort_in_order_of_creation_whatever_the_wall_clock_does` (`src/chance.rs`) |
+//! | An event comes back from structured, batched and binary mode as it was. | `an_event_comes_back_from_structured_mode_as_it_was`, `events_come_back_from_batched_mode_as_they_were`, `an_event_comes_back_from_binary_mode_as_it_was` (`tests/cloud_event.rs`) |
+//! | A hostile event is refused and its attribute named. | `hostile_json_is_refused_and_its_attribute_named`, `hostile_headers_are_refused_and_their_attribute_named` (`tests/cloud_event.rs`) |
 //! | The same seed and clock give the same ids. | `a_seed_repeats_every_id_and_draw_of_a_context` (`tests/envelope.rs`) |
 //!
 //! # When it fails
 //!
 //! [`TextError`]: a name or key is empty, too long, or has a character that would forge a log line. It says which,
 //! where, and what is allowed. [`wire::WireError`]: a header of a call can't be used. It names the header; the call
-//! was not begun. Nothing else here can fail.
+//! was not begun. [`cloud_event::CloudEventError`]: an attribute, or a document, that CloudEvents do not allow.
+//! Nothing else here can fail.
 //!
 //! # Floor
 //!

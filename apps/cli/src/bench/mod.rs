@@ -6,6 +6,8 @@ mod plain;
 mod project;
 mod ratio;
 mod rows;
+mod shop;
+pub(crate) mod shop_process;
 mod store;
 
 use anyhow::Result;
@@ -17,10 +19,32 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// The store: appends, the feed, a projection.
     Store(store::Arguments),
+    /// The shop: orders through three services, as an outside client sees them.
+    Shop(shop::Arguments),
 }
 
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
         Command::Store(arguments) => store::run(arguments, output).await,
+        Command::Shop(arguments) => shop::run(arguments, output).await,
     }
+}
+
+/// Ratios as lines for people.
+fn write_ratios(text: &mut String, ratios: &[ratio::Ratio]) {
+    use std::fmt::Write;
+    for r in ratios {
+        let _ = writeln!(
+            text,
+            "{:<52} {:>6.2} [{:.2}, {:.2}] over {} pairs, target {}: {}",
+            r.what,
+            r.median,
+            r.low,
+            r.high,
+            r.pairs,
+            r.target,
+            if r.met { "met" } else { "MISSED" }
+        );
+    }
+    text.truncate(text.trim_end().len());
 }

@@ -294,19 +294,6 @@ fn human(report: &Report) -> String {
             f.appenders, f.events_per_second, f.p50_us, f.p99_us, f.mean_group, f.plain_loop_per_second
         );
     }
-    for r in &report.ratios {
-        let _ = writeln!(
-            text,
-            "{:<52} {:>6.2} [{:.2}, {:.2}] over {} pairs, target {}: {}",
-            r.what,
-            r.median,
-            r.low,
-            r.high,
-            r.pairs,
-            r.target,
-            if r.met { "met" } else { "MISSED" }
-        );
-    }
-    text.truncate(text.trim_end().len());
+    super::write_ratios(&mut text, &report.ratios);
     text
 }

@@ -12,7 +12,7 @@ use mainstay::store::chain::{Checkpoint, PublicKey, SignedCheckpoint, SigningKey
 use mainstay::store::{Broken, Head, Store, StoreId, Verifier};
 use serde::Serialize;
 
-use super::prove::prove;
+use super::prove::Walk;
 use crate::output::{BadInput, Output, Unusable};
 
 /// What is read of a file with keys or checkpoints.
@@ -93,7 +93,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Some(file) => since(&store, file, &key.public()?).await?,
         None => Verifier::new(store.id()),
     };
-    let head = prove(&store, from, &[], output).await?;
+    let head = Walk::new(&store, from).prove(output).await?.head;
     let checkpoint = Checkpoint::of(store.id(), head, Context::system().wall());
     output.line(&key.sign(checkpoint)?.to_string());
     Ok(())

@@ -1,6 +1,7 @@
 //! `mainstay events`: the facts of a store file, for people and scripts.
 
 mod append;
+mod archive;
 mod checkpoint;
 mod line;
 mod prove;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Key(checkpoint::Key),
     /// Print the head of a store, signed, to be kept elsewhere.
     Checkpoint(checkpoint::Arguments),
+    /// Move old events to a file, with a marker in their place.
+    Archive(archive::Arguments),
 }
 
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
@@ -38,6 +41,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Tail(arguments) => read::tail(arguments, output).await,
         Command::Verify(arguments) => verify::run(arguments, output).await,
         Command::Key(arguments) => checkpoint::make_key(arguments, output),
+        Command::Archive(arguments) => archive::run(arguments, output).await,
         Command::Checkpoint(arguments) => checkpoint::run(arguments, output).await,
     }
 }

@@ -8,7 +8,7 @@ use mainstay::store::{Head, Position, Store, Verifier};
 use serde::Serialize;
 
 use super::checkpoint::{checkpoints, public_key};
-use super::prove::prove;
+use super::prove::{Proof, Walk};
 use crate::output::Output;
 
 /// A chain proves change only against a head that was kept elsewhere: keep what this prints, and hand it in
@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// The public key of whoever signed them.
     #[arg(long, value_name = "FILE", requires = "checkpoints")]
     public_key: Option<PathBuf>,
+    /// An archive of this store, as `events archive` wrote it; several are allowed.
+    #[arg(long = "archive", value_name = "FILE")]
+    archives: Vec<PathBuf>,
 }
 
 /// A head as it is written down.
@@ -51,6 +54,10 @@ struct Proved {
     events: u64,
     head: String,
     kept_heads_matched: usize,
+    /// Of the events, those that are in archives.
+    archived: u64,
+    /// Of these, those whose archive was handed in and proved.
+    archived_proved: u64,
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
@@ -62,13 +69,17 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
             kept.extend(checkpoints(file, &key, store.id())?);
         }
     }
-    let head = prove(&store, Verifier::new(store.id()), &kept, output).await?;
+    let walk = Walk::new(&store, Verifier::new(store.id())).with_heads(&kept);
+    let Proof { head, archived, archived_proved } =
+        walk.with_archives(&arguments.archives)?.prove(output).await?;
     let proved = Proved {
         ok: true,
         store: store.id().0,
         events: head.position.0,
         head: format!("{}:{}", head.position, head.hash),
         kept_heads_matched: kept.len(),
+        archived,
+        archived_proved,
     };
     output.print(&proved, |proved| {
         let against = match proved.kept_heads_matched {
@@ -77,7 +88,14 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
             1 => "and the kept head matches".to_owned(),
             n => format!("and all {n} kept heads match"),
         };
-        format!("{} events, chain unbroken, {against}\nhead {}", proved.events, proved.head)
+        let archived = match (proved.archived, proved.archived_proved) {
+            (0, _) => String::new(),
+            (all, seen) if all == seen => format!(" ({all} archived, proved by their files)"),
+            (all, seen) => format!(
+                " ({all} archived, {seen} of them proved by their files; the rest stands or falls with its markers)"
+            ),
+        };
+        format!("{} events{archived}, chain unbroken, {against}\nhead {}", proved.events, proved.head)
     });
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::folder::{self, Folder, Service};
 use crate::http::Http;
-use crate::output::Output;
+use crate::output::{Code, Output};
 use crate::service::DRAIN_WITHIN;
 use addresses::Addresses;
 use greeting::Greeting;
@@ -41,20 +41,28 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     // Before anything is started: a signal that comes later finds somebody to obey it.
-    let signals = Signals::hold()?;
+    let mut signals = Signals::hold()?;
     let data = Folder::new(std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone()));
     let lock = checks::take(&data)?;
     let names = Service::ALL.map(|service| service.name().to_owned());
     let (console, written) = Console::new(std::io::stdout(), names, colours(), output.json);
-    checks::old_ones_gone(&data, |service, holder| {
+    let gone = checks::old_ones_gone(&data, |service, holder| {
         let line = format!("waiting for {holder} of an earlier run to end");
         console.said(
             service.name(),
             &line,
             &json!({ "service": service, "event": "waiting", "for": holder }),
         );
-    })
-    .await?;
+    });
+    let interrupted = tokio::select! {
+        gone = gone => gone.map(|()| None)?,
+        name = signals.next() => Some(name),
+    };
+    if let Some(name) = interrupted {
+        console.tell(&format!("{name}: nothing was started"), &json!({ "event": "signal", "signal": name }));
+        console.close(written).await;
+        return Ok(());
+    }
     let addresses = Addresses::new(checks::ports(arguments.port_base)?);
     let programs = programs(&data, &addresses)?;
     let spec = Spec { drain_within: DRAIN_WITHIN + DRAIN_WITHIN / 2, ..Spec::default() };
@@ -111,6 +119,7 @@ fn programs(data: &Folder, addresses: &Addresses) -> Result<Vec<Program>> {
             "--port".into(),
             OsString::from(addresses.port(service).to_string()),
         ],
+        for_good: [Code::Usage, Code::Unusable, Code::Broken].map(|code| code as i32).into(),
     };
     Ok(Service::STARTING.map(program).into())
 }

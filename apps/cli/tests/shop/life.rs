@@ -29,16 +29,74 @@ fn a_killed_supervisor_takes_its_services_along_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut up = Up::start(folder.path());
     let order = place(&up, "before", 1);
-    let old: Vec<u32> = ["order", "payment", "inventory"].map(|service| up.pid_of(service)).into();
+    let old = Old(["order", "payment", "inventory"].map(|service| up.pid_of(service)));
     up.kill(Signal::KILL);
     // At once: it finds the services of the old one still there, or just gone.
     let next = Up::start(folder.path());
     assert_eq!(ended(&next, &order)["status"], "CONFIRMED");
     // Their locks are free, so they have written for the last time; that they end is one step more.
-    for pid in old {
+    for pid in old.0 {
         until("the end of an old service", || (!is_running(pid)).then_some(()));
     }
     assert_eq!(up.end().code(), None);
+}
+
+/// Services whose supervisor is killed. Should they not notice, as this test fears, nobody else would end them.
+struct Old([u32; 3]);
+
+impl Drop for Old {
+    fn drop(&mut self) {
+        for pid in self.0.into_iter().filter(|pid| is_running(*pid)) {
+            send(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Takes a service's lock as a service of an earlier run would have it.
+fn an_old_service(data: &std::path::Path) -> std::fs::File {
+    std::fs::create_dir_all(data.join("payment")).unwrap();
+    let old = std::fs::File::create(data.join("payment/lock")).unwrap();
+    old.try_lock().unwrap();
+    old
+}
+
+#[test]
+fn a_service_of_an_earlier_run_is_waited_for_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = an_old_service(folder.path());
+    let mut up = Up::spawn(folder.path());
+    let told = up.until(|event| event["event"] == "waiting");
+    assert_eq!(told["service"], "payment");
+    assert_eq!(up.order_of("started"), Vec::<&str>::new());
+    drop(old);
+    up.until(|event| event["event"] == "up");
+    up.kill(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0));
+}
+
+#[test]
+fn waiting_for_an_earlier_run_can_be_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let _old = an_old_service(folder.path());
+    let mut up = Up::spawn(folder.path());
+    up.until(|event| event["event"] == "waiting");
+    up.kill(Signal::INT);
+    assert_eq!(up.end().code(), Some(0));
+    assert_eq!(up.order_of("started"), Vec::<&str>::new());
+}
+
+#[test]
+fn a_damaged_store_is_told_with_the_services_own_words_and_the_others_are_drained() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("order")).unwrap();
+    let text = "no database at all, but long enough to have a header of 100 bytes".repeat(9);
+    std::fs::write(folder.path().join("order/store.db"), text).unwrap();
+    let failed = mainstay(&["up", "--port-base", "0", "--data", folder.path().to_str().unwrap()]);
+    let said = super::kit::text(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(4), "{said}");
+    assert!(said.contains("order was given up after 1 starts") && said.contains("is not a store"), "{said}");
+    let shown = super::kit::text(&failed.stdout);
+    assert!(shown.contains("payment   │ stopped") && shown.contains("inventory │ stopped"), "{shown}");
 }
 
 /// A process that has ended and waits for whoever inherited it to notice counts as ended.

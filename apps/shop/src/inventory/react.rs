@@ -7,7 +7,8 @@ use mainstay::store::{Refusal, Store, StreamName};
 use super::{Shelves, participant};
 use crate::domain::account::AccountEvent;
 use crate::domain::reservation::{ReservationEvent, Reserve};
-use crate::domain::stock::StockCommand;
+use crate::domain::stock::{Short, StockCommand};
+use crate::domain::{OrderId, PricedLine};
 
 /// See [`participant`].
 #[derive(Debug)]
@@ -21,25 +22,53 @@ impl InventoryReactor {
     }
 
     fn reserve<S: Store>(&self, work: &Work<'_, S>, mut ask: Reserve) -> Result<(), Failure> {
-        let order = ask.order;
+        if let [line] = ask.lines.as_slice() {
+            // One article, as most orders have: whether there is enough is found by taking it, in one reading.
+            let available = match self.take(work, ask.order, line)? {
+                Ok(()) => line.quantity.get(),
+                Err(Short { available }) => available,
+            };
+            ask.available.push(available);
+            self.decide(work, &ask)?;
+            return Ok(());
+        }
         for line in &ask.lines {
             let (stock, _) = work.state(&self.shelves.entity, &Shelves::stream(&line.sku)?)?;
             ask.available.push(stock.available());
         }
-        let stream = StreamName::new(format!("reservation-{order}")).map_err(Refusal::from)?;
-        // A reservation is never refused: that something is short is a fact.
-        let Ok(decided) = work.act(&self.shelves.reservations, &stream, &order.to_string(), &ask)?;
-        if !matches!(decided.events.as_slice(), [ReservationEvent::InventoryUpdated { .. }]) {
-            return Ok(());
-        }
-        for line in &ask.lines {
-            let command = StockCommand::Reserve { order, quantity: line.quantity };
-            let stock = work.command(&self.shelves.entity, &Shelves::stream(&line.sku)?, &command)?.map_err(
-                |short| Failure::poisoned(format!("order {order}, article {}: {short}", line.sku)),
-            )?;
-            self.shelves.show(work, &line.sku, &stock.state)?;
+        if self.decide(work, &ask)? {
+            for line in &ask.lines {
+                self.take(work, ask.order, line)?.map_err(|short| {
+                    Failure::poisoned(format!("order {}, article {}: {short}", ask.order, line.sku))
+                })?;
+            }
         }
         Ok(())
+    }
+
+    /// Records and publishes how the reservation ended: is everything reserved?
+    fn decide<S: Store>(&self, work: &Work<'_, S>, ask: &Reserve) -> Result<bool, Failure> {
+        let stream = StreamName::new(format!("reservation-{}", ask.order)).map_err(Refusal::from)?;
+        // A reservation is never refused: that something is short is a fact.
+        let Ok(decided) = work.act(&self.shelves.reservations, &stream, &ask.order.to_string(), ask)?;
+        Ok(matches!(decided.events.as_slice(), [ReservationEvent::InventoryUpdated { .. }]))
+    }
+
+    /// Takes a line from its shelf, if there is enough.
+    fn take<S: Store>(
+        &self,
+        work: &Work<'_, S>,
+        order: OrderId,
+        line: &PricedLine,
+    ) -> Result<Result<(), Short>, Failure> {
+        let command = StockCommand::Reserve { order, quantity: line.quantity };
+        match work.command(&self.shelves.entity, &Shelves::stream(&line.sku)?, &command)? {
+            Ok(stock) => {
+                self.shelves.show(work, &line.sku, &stock.state)?;
+                Ok(Ok(()))
+            }
+            Err(short) => Ok(Err(short)),
+        }
     }
 }
 

@@ -202,14 +202,14 @@ fn common_schemas() -> Value {
         "Stats": object(
             json!({
                 "service": { "type": "string" },
-                "requests": { "description": "Requests answered.", "type": "integer", "minimum": 0 },
+                "requests": { "description": "Requests since the start.", "type": "integer", "minimum": 0 },
                 "commits": {
-                    "description": "Transactions of requests that were acknowledged; those of followed facts are in `pages`.",
+                    "description": "Transactions of requests that were acknowledged since the start; those that handle followed facts are not counted.",
                     "type": "integer", "minimum": 0,
                 },
-                "published": { "description": "Messages that the relay has put into this service's log.", "type": "integer", "minimum": 0 },
-                "handled": { "description": "Followed messages whose effect is recorded.", "type": "integer", "minimum": 0 },
-                "backlog": { "description": "Outbox rows that are not published yet.", "type": "integer", "minimum": 0 },
+                "published": { "description": "Outbox rows of this store that are marked as published, ever.", "type": "integer", "minimum": 0 },
+                "handled": { "description": "Followed messages whose effect was worked out since the start; one that is worked out again counts again.", "type": "integer", "minimum": 0 },
+                "backlog": { "description": "Outbox rows that are not marked as published yet.", "type": "integer", "minimum": 0 },
                 "parked": { "description": "Messages that are set aside (dead letters, and those that wait behind them).", "type": "integer", "minimum": 0 },
             }),
             &[],
@@ -253,8 +253,8 @@ fn parameters() -> Value {
         "Prefer": header(
             "Prefer",
             false,
-            "`wait=N` (RFC 7240): answer when the order is final, or after N seconds.",
-            json!({ "type": "string", "pattern": "^wait=[0-9]{1,2}$" }),
+            "`wait=N` (RFC 7240): answer when the order is final, or after N seconds. Other preferences are passed over.",
+            json!({ "type": "string" }),
         ),
         "OrderId": path("id", reference("schemas", "Uuid")),
         "CustomerPath": path("customer", reference("schemas", "Name")),

@@ -41,18 +41,13 @@ pub(super) async fn one<S: Store>(
         let Some(bytes) = row.map_err(|error| read_problem(&error))? else {
             return Err(Problem::new(Fault::NotFound, "there is no such order here"));
         };
-        let is_final = || status(&bytes).map(Status::is_final).map_err(|error| read_problem(&error));
-        match &mut place {
-            Some(place) if !is_final()? => {
-                let left = until.saturating_since(cx.now());
-                if !left.is_zero() && !orders.app.is_stopping() {
-                    orders.app.or_stopping(place.woken(left.min(RECHECK))).await;
-                    continue;
-                }
-            }
-            _ => {}
+        let Some(place) = &mut place else { return Ok(json(StatusCode::OK, bytes)) };
+        let left = until.saturating_since(cx.now());
+        let is_final = status(&bytes).map_err(|error| read_problem(&error))?.is_final();
+        if is_final || left.is_zero() || orders.app.is_stopping() {
+            return Ok(json(StatusCode::OK, bytes));
         }
-        return Ok(json(StatusCode::OK, bytes));
+        orders.app.or_stopping(place.woken(left.min(RECHECK))).await;
     }
 }
 

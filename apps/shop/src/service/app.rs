@@ -7,17 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay::Context;
-use mainstay::flow::inbox::{Followed, NotSeen};
+use mainstay::flow::inbox::{DeadLetters, Followed, NotSeen};
 use mainstay::flow::saga::Participant;
 use mainstay::flow::work::Publisher;
 use mainstay::messaging::Log;
-use mainstay::store::{Located, ReadError, Receipt, Scan, Store, ViewName};
-use serde::Deserialize;
+use mainstay::store::{Located, ReadError, Receipt, Store};
 use tokio::sync::watch;
 
 use super::answer::read_problem;
-use super::run::{ServeError, Wiring};
 use super::stats::Stats;
+use super::wiring::{ServeError, Wiring};
 use crate::http::limits::Limits;
 use crate::http::problem::{Fault, Problem};
 use crate::http::server::stopped;
@@ -44,14 +43,8 @@ pub(super) struct Figures {
     pub(super) parked: u64,
 }
 
-/// Where the inbox counts what is parked, by what is followed; a service follows a few.
-const LANES: &str = "mainstay.dead-letters.lanes";
-const LANES_MAX: usize = 1_000;
-
-#[derive(Deserialize)]
-struct LaneRow {
-    messages: u64,
-}
+/// Parked keys that are counted; when there are more, nothing of the rest is news.
+const PARKED_KEYS_MAX: usize = 1_000;
 
 impl<S: Store> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,13 +117,11 @@ impl<S: Store> App<S> {
     /// What `/stats` says.
     pub(super) async fn figures(&self) -> Result<Figures, ReadError> {
         let outbox = self.store.outbox_status().await?;
-        let lanes = self.store.view_scan(&Scan::keys(ViewName::new(LANES)?, LANES_MAX)).await?;
-        let parked =
-            |bytes: &Vec<u8>| serde_json::from_slice::<LaneRow>(bytes).map_or(0, |lane| lane.messages);
+        let (keys, _) = DeadLetters::new(self.store.clone())?.list(None, PARKED_KEYS_MAX).await?;
         Ok(Figures {
             published: outbox.last.saturating_sub(outbox.unsent),
             backlog: outbox.unsent,
-            parked: lanes.rows.iter().map(|(_, bytes)| parked(bytes)).sum(),
+            parked: keys.iter().map(|key| key.messages).sum(),
         })
     }
 

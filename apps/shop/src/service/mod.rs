@@ -8,10 +8,12 @@ mod routes;
 pub mod rows;
 mod run;
 mod stats;
+mod wiring;
 
 pub use answer::{changed, json, page, read_problem, store_problem};
 pub use app::App;
 pub use edge::{Call, body, receive};
 pub use routes::{all, path, query};
-pub use run::{Follow, ServeError, Wiring, serve};
+pub use run::serve;
 pub use stats::Stats;
+pub use wiring::{Follow, ServeError, Wiring};

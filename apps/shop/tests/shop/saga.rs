@@ -1,6 +1,9 @@
 //! An order's ways through the three services.
 
+use mainstay::Context;
+use mainstay::envelope::{CloudEvent, ContentHash, MessageIdentity, Producer};
 use mainstay::flow::saga::Graph;
+use mainstay::messaging::{Log, Message, Topic};
 use serde_json::json;
 
 use crate::kit::{Shop, events};
@@ -128,6 +131,37 @@ async fn the_demonstration_begins_with_stock_and_money_and_only_once() {
     let order = shop.end_of(&id).await;
     assert!(order["reason"].as_str().unwrap().starts_with("stock short: 6 of truffle"), "{order:#}");
     shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fact_about_an_order_that_nobody_made_is_set_aside_and_others_go_on() {
+    let shop = Shop::open().await;
+    shop.stock("apple", 10, 150).await;
+    shop.top_up("alice", 1_000).await;
+    let unknown = "018f3c5e-0000-7000-8000-00000000002a";
+    let data = json!({ "order": unknown, "reason": { "kind": "no_account" } }).to_string();
+    let event = CloudEvent::new("e1", "/payment", "PaymentRefused").unwrap();
+    let message = Message {
+        identity: MessageIdentity {
+            producer: Producer::new("another-life-of-payment").unwrap(),
+            epoch: 1,
+            partition: 0,
+            seq: 1,
+            content: ContentHash::of(data.as_bytes()),
+        },
+        topic: Topic::new("payment").unwrap(),
+        key: unknown.into(),
+        event,
+        data: data.into_bytes().into(),
+        mark: 1,
+    };
+    shop.logs[1].append(&Context::system(), vec![message]).await.unwrap();
+    let id = shop.order("k1", "alice", &[("apple", 1)]).await;
+    assert_eq!(shop.end_of(&id).await["status"], "CONFIRMED");
+    let parked = shop.order.get("/stats").await.json()["parked"].clone();
+    assert_eq!(parked, 1);
+    let told = shop.told.lock().unwrap().join("\n");
+    assert!(told.contains("there is no such order"), "{told}");
 }
 
 #[test]

@@ -13,6 +13,9 @@
 //! is shared. The user's own tables may be in the same file and change in the same transaction ([`Sql`]).
 //! Several processes may open one file, each with its own writer thread; SQLite's lock puts them in turn.
 //!
+//! [`EmbeddedLog`] is the other engine here: messages between processes of one machine, a file for each producer;
+//! it keeps the promises of `mainstay-messaging`.
+//!
 //! # What it is not
 //!
 //! Not for a network file system (its locks can't be trusted there), not for several machines: that is what the
@@ -76,6 +79,7 @@ pub mod faults;
 mod ffi;
 mod health;
 mod log;
+mod markers;
 mod marks;
 mod open;
 mod options;

@@ -22,7 +22,7 @@ use crate::reader::Readers;
 use crate::sql::Sql;
 use crate::stats::{GroupCounts, Groups};
 use crate::writer::{self, Append, Guard, Tail, Transact, Transaction, Work, Writer};
-use crate::{archive, outbox, rows, select, views};
+use crate::{markers, outbox, rows, select, views};
 
 /// A store on one SQLite file. Clones share the threads; the last one gone ends them after the queue is empty.
 #[derive(Debug, Clone)]
@@ -232,7 +232,7 @@ impl Store for Sqlite {
                     return Ok(Ok(StreamPage { events: Vec::new(), version: Version::EMPTY }));
                 };
                 let events = select::stream_events(conn, names, id, from, backwards, max, budget)?;
-                Ok(archive::present(conn, events)?.map(|events| StreamPage { events, version }))
+                Ok(markers::present(conn, events)?.map(|events| StreamPage { events, version }))
             })
             .await
     }
@@ -248,7 +248,7 @@ impl Store for Sqlite {
                     return Ok(Err(ReadError::PastEnd { asked: after, ends: head }));
                 }
                 let (events, next) = select::feed(conn, names, &query, after, head, max, budget)?;
-                Ok(archive::present(conn, events)?.map(|events| Page { events, next, head }))
+                Ok(markers::present(conn, events)?.map(|events| Page { events, next, head }))
             })
             .await
     }
@@ -277,7 +277,7 @@ impl Store for Sqlite {
     }
 
     async fn archives(&self) -> Result<Vec<Archived>, ReadError> {
-        self.inner.readers.read(move |conn, _, _| Ok(Ok(archive::all(conn)?))).await
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(markers::all(conn)?))).await
     }
 
     async fn position(&self, receipt: &Receipt) -> Result<Located, ReadError> {

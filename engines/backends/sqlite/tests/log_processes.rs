@@ -120,7 +120,8 @@ async fn append_until_killed(file: &Path) {
     loop {
         let (one, two) = (batch(first), batch(first + BATCH));
         let (one, two) = tokio::join!(log.append(&cx, one), log.append(&cx, two));
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         first += 2 * BATCH;
         say(&(first - 1).to_string());
     }

@@ -62,7 +62,8 @@ pub(super) fn transaction<S: Store, R: Reactor<S>>(
         let mut outcome = Outcome::default();
         // Keys that this very batch parks: what follows in it has to wait too.
         let mut joined = HashSet::new();
-        for (index, ready) in batch.messages.iter().enumerate().take(batch.range.end).skip(batch.range.start) {
+        for (index, ready) in batch.messages.iter().enumerate().take(batch.range.end).skip(batch.range.start)
+        {
             let message = &ready.delivered.message;
             let why = match tx.inbox_mark(handler.publisher.consumer(), &message.identity)? {
                 Mark::Repeated => continue,

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use mainstay_envelope::{CloudEvent, Context, MessageIdentity, Timestamp};
-use mainstay_event_store::{
-    Abort, BadName, Cursor, ReadError, Refusal, Scan, ScanBy, Store, TransactError,
-};
+use mainstay_event_store::{Abort, BadName, Cursor, ReadError, Refusal, Scan, ScanBy, Store, TransactError};
 
 use super::lane::Lane;
 use super::parking::rows::{Asked, KeyRow, Letter, Rows, Views, decode, letter_key};
@@ -140,7 +138,7 @@ impl<S: Store> DeadLetters<S> {
         let lane = Lane::new(&letter.group, &letter.topic, letter.partition).map_err(ReadError::from)?;
         let views = self.views.clone();
         let write = move |tx: &S::Tx| {
-            Ok(Rows { tx, views: &views, lane: &lane }.ask(&row_key, asked).map_err(Abort::Refused)?)
+            Rows { tx, views: &views, lane: &lane }.ask(&row_key, asked).map_err(Abort::Refused)
         };
         self.store.transact(cx, write).await?;
         Ok(())

@@ -67,7 +67,9 @@ pub enum FollowError {
         why: Refusal,
     },
     /// The store did not get better within the tries that are allowed.
-    #[error("{group} gave up following {topic} after {tries} tries: {why}; start it again, it goes on where it was")]
+    #[error(
+        "{group} gave up following {topic} after {tries} tries: {why}; start it again, it goes on where it was"
+    )]
     GaveUp {
         /// Who follows.
         group: String,

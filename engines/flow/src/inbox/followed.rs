@@ -86,7 +86,12 @@ impl Followed {
     }
 
     /// Of a lane, everything of these producers is handled up to these marks.
-    pub(super) fn reached(&self, topic: &str, partition: u32, marks: impl IntoIterator<Item = (Producer, u64)>) {
+    pub(super) fn reached(
+        &self,
+        topic: &str,
+        partition: u32,
+        marks: impl IntoIterator<Item = (Producer, u64)>,
+    ) {
         self.lanes.send_modify(|lanes| {
             lanes.0.entry((topic.to_owned(), partition)).or_default().extend(marks);
         });
@@ -105,7 +110,8 @@ impl Lanes {
 
     /// Is it certain that this producer is none of those followed: is every topic's known, and another one?
     fn is_foreign(&self, producer: &Producer) -> bool {
-        let unknown = |topic: &str| !self.0.iter().any(|((other, _), marks)| other == topic && !marks.is_empty());
+        let unknown =
+            |topic: &str| !self.0.iter().any(|((other, _), marks)| other == topic && !marks.is_empty());
         self.reached(producer).is_none() && !self.0.keys().any(|(topic, _)| unknown(topic))
     }
 }

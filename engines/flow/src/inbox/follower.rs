@@ -19,6 +19,7 @@ use super::followed::Followed;
 use super::lane::Lane;
 use super::lane_work::LaneWork;
 use super::parking::rows::Views;
+use super::route::Route;
 use crate::saga::Reactor;
 use crate::work::Publisher;
 
@@ -31,45 +32,21 @@ const BATCH_MAX: usize = 256;
 /// Any number of copies may run, in any number of processes on one store: they share one checkpoint, so they share
 /// the work and double nothing; more copies make nothing faster.
 pub struct Follower<S, L, R> {
-    pub(super) store: S,
-    pub(super) log: L,
-    pub(super) topic: Topic,
-    pub(super) handler: Handler<S, R>,
-    pub(super) views: Views,
-    pub(super) lanes: Arc<[Lane]>,
-    /// Waits between tries of a store or a log in trouble.
-    pub(super) settings: Checked,
-    /// Waits between tries of a parked message, and how many there are.
-    pub(super) parking: Checked,
-    pub(super) parked_max: u64,
-    pub(super) batch_max: usize,
-    pub(super) followed: Option<Followed>,
-    pub(super) on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
+    route: Route<S, L, R>,
+    lanes: Arc<[Lane]>,
 }
 
 impl<S: Clone, L: Clone, R> Clone for Follower<S, L, R> {
     fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            log: self.log.clone(),
-            topic: self.topic.clone(),
-            handler: self.handler.clone(),
-            views: self.views.clone(),
-            lanes: Arc::clone(&self.lanes),
-            settings: self.settings,
-            parking: self.parking,
-            parked_max: self.parked_max,
-            batch_max: self.batch_max,
-            followed: self.followed.clone(),
-            on_trouble: Arc::clone(&self.on_trouble),
-        }
+        Self { route: self.route.clone(), lanes: Arc::clone(&self.lanes) }
     }
 }
 
 impl<S: fmt::Debug, L: fmt::Debug, R> fmt::Debug for Follower<S, L, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Follower");
-        shown.field("topic", &self.topic).field("store", &self.store).field("log", &self.log);
+        let Route { topic, store, log, .. } = &self.route;
+        shown.field("topic", topic).field("store", store).field("log", log);
         shown.finish_non_exhaustive()
     }
 }
@@ -93,20 +70,20 @@ impl<S: Store, L: Log, R: Reactor<S>> Follower<S, L, R> {
         // About a quarter of an hour in all: what does not pass in that time needs a person.
         let parking =
             Spec::full_jitter(Duration::from_millis(200), Duration::from_secs(120)).max_attempts(16);
-        Ok(Self {
+        let route = Route {
             store,
             log,
             topic: Topic::new(from)?,
             handler: Handler::new(reactor, publisher, consumes),
             views: Views::new()?,
-            lanes,
             settings: settings.max_attempts(u32::MAX).check().unwrap_or_default(),
             parking: parking.check().unwrap_or_default(),
             parked_max: 10_000,
             batch_max: BATCH_MAX,
             followed: None,
             on_trouble: Arc::new(|_| {}),
-        })
+        };
+        Ok(Self { route, lanes })
     }
 
     /// Tells here how far each producer's facts are handled, so that receipts can be waited for.
@@ -114,41 +91,41 @@ impl<S: Store, L: Log, R: Reactor<S>> Follower<S, L, R> {
         for lane in &*self.lanes {
             followed.begin(&lane.topic, lane.partition);
         }
-        self.followed = Some(followed.clone());
+        self.route.followed = Some(followed.clone());
         self
     }
 
     /// How often, and after which waits, a step is tried again that failed for the store's or the log's reasons.
     /// Default: without end, full jitter from 20 ms to 5 s.
     pub fn retry(mut self, settings: Checked) -> Self {
-        self.settings = settings;
+        self.route.settings = settings;
         self
     }
 
     /// How often, and after which waits, a parked message is tried again before it is dead: waits between half the
     /// settings' ceiling and all of it, whatever their jitter. Default: 16 tries, 200 ms to 2 minutes.
     pub fn parking_retry(mut self, settings: Checked) -> Self {
-        self.parking = settings;
+        self.route.parking = settings;
         self
     }
 
     /// Messages of one partition that may be parked; default 10,000. When they are so many, nothing more is
     /// handled until some are released or discarded: so much can't be a matter of single messages.
     pub fn parked_max(mut self, messages: u64) -> Self {
-        self.parked_max = messages.max(1);
+        self.route.parked_max = messages.max(1);
         self
     }
 
     /// Messages in one transaction, 1 to 256; default 256.
     pub fn batch_max(mut self, messages: usize) -> Self {
-        self.batch_max = messages.clamp(1, BATCH_MAX);
+        self.route.batch_max = messages.clamp(1, BATCH_MAX);
         self
     }
 
     /// Tells of each failure that is waited out, each message that is parked, released or dead, and each alarm, in
     /// the operator's words.
     pub fn on_trouble(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        self.on_trouble = Arc::new(tell);
+        self.route.on_trouble = Arc::new(tell);
         self
     }
 
@@ -170,21 +147,21 @@ impl<S: Store, L: Log, R: Reactor<S>> Follower<S, L, R> {
     pub async fn run_until_caught_up(&self, cx: &Context) -> Result<u64, FollowError> {
         let mut looked_at = 0;
         for lane in &*self.lanes {
-            looked_at += LaneWork::new(self, lane).run_until_caught_up(cx).await?;
+            looked_at += LaneWork::new(&self.route, lane).run_until_caught_up(cx).await?;
         }
         Ok(looked_at)
     }
 
     async fn follow(&self, cx: &Context) -> Result<(), FollowError> {
         if let [lane] = &*self.lanes {
-            return LaneWork::new(self, lane).follow(cx).await;
+            return LaneWork::new(&self.route, lane).follow(cx).await;
         }
         let mut lanes = JoinSet::new();
         for index in 0..self.lanes.len() {
             let (follower, cx) = (self.clone(), cx.clone());
             lanes.spawn(async move {
                 match follower.lanes.get(index) {
-                    Some(lane) => LaneWork::new(&follower, lane).follow(&cx).await,
+                    Some(lane) => LaneWork::new(&follower.route, lane).follow(&cx).await,
                     None => Ok(()),
                 }
             });

@@ -14,11 +14,11 @@ use mainstay_resilience::retry::Checked;
 use super::apply::Ready;
 use super::batch::{self, Batch, Parked};
 use super::error::FollowError;
-use super::follower::Follower;
 use super::lane::Lane;
 use super::parking::release::{RELEASE_MAX, Rules, Stopped, failed, obey, release};
 use super::parking::rows::{KeyRow, Look};
 use super::parking::state::Status;
+use super::route::Route;
 use crate::pace::Pace;
 use crate::saga::{Failure, Reactor};
 
@@ -51,6 +51,14 @@ pub(super) struct Place {
     pub(super) marks: HashMap<Producer, (u32, u64)>,
 }
 
+/// What became of a turn.
+enum Turn {
+    /// It is known where the lane stands: that is no progress.
+    Placed,
+    Worked,
+    Idle,
+}
+
 /// Why a step did not succeed.
 pub(super) enum Trouble {
     /// It may pass.
@@ -70,35 +78,37 @@ enum Ended {
 }
 
 pub(super) struct LaneWork<'a, S, L, R> {
-    pub(super) follower: &'a Follower<S, L, R>,
+    pub(super) route: &'a Route<S, L, R>,
     pub(super) lane: &'a Lane,
 }
 
 impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
-    pub(super) fn new(follower: &'a Follower<S, L, R>, lane: &'a Lane) -> Self {
-        Self { follower, lane }
+    pub(super) fn new(route: &'a Route<S, L, R>, lane: &'a Lane) -> Self {
+        Self { route, lane }
     }
 
     pub(super) async fn follow(&self, cx: &Context) -> Result<(), FollowError> {
-        let mut pace = Pace::new(cx, self.follower.settings);
+        let mut pace = Pace::new(cx, self.route.settings);
         let mut place = None;
         loop {
             match self.turn(cx, &mut place).await {
-                Ok(true) => pace = Pace::new(cx, self.follower.settings),
-                Ok(false) => self.idle(cx, &place).await,
+                Ok(Turn::Placed) => {}
+                Ok(Turn::Worked) => pace = Pace::new(cx, self.route.settings),
+                Ok(Turn::Idle) => self.idle(cx, &place).await,
                 Err(trouble) => self.wait_out(cx, &mut pace, trouble, &mut place).await?,
             }
         }
     }
 
     pub(super) async fn run_until_caught_up(&self, cx: &Context) -> Result<u64, FollowError> {
-        let mut pace = Pace::new(cx, self.follower.settings);
+        let mut pace = Pace::new(cx, self.route.settings);
         let mut place = None;
         let mut began = None;
         loop {
             match self.turn(cx, &mut place).await {
-                Ok(true) => pace = Pace::new(cx, self.follower.settings),
-                Ok(false) => {
+                Ok(Turn::Placed) => {}
+                Ok(Turn::Worked) => pace = Pace::new(cx, self.route.settings),
+                Ok(Turn::Idle) => {
                     let at = place.as_ref().map_or(0, |place: &Place| place.at);
                     return Ok(at.saturating_sub(began.unwrap_or(at)));
                 }
@@ -108,11 +118,11 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         }
     }
 
-    /// Does one thing that is to be done; was there any?
-    async fn turn(&self, cx: &Context, place: &mut Option<Place>) -> Result<bool, Trouble> {
+    /// Does one thing that is to be done.
+    async fn turn(&self, cx: &Context, place: &mut Option<Place>) -> Result<Turn, Trouble> {
         let Some(place) = place else {
             *place = Some(self.place(cx).await?);
-            return Ok(true);
+            return Ok(Turn::Placed);
         };
         if cx.now() >= place.look_at {
             place.look_at = cx.now() + RECHECK;
@@ -124,10 +134,10 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             None => self.read(cx, place.at).await?,
         };
         if page.next == place.at {
-            return Ok(released);
+            return Ok(if released { Turn::Worked } else { Turn::Idle });
         }
         self.handle(cx, place, page).await?;
-        Ok(true)
+        Ok(Turn::Worked)
     }
 
     /// Where the lane stands, by what is on disk.
@@ -138,7 +148,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             parked: Arc::default(),
             due: None,
             look_at: cx.now(),
-            batch: self.follower.batch_max,
+            batch: self.route.batch_max,
             release: RELEASE_MAX,
             ahead: None,
             marks: HashMap::new(),
@@ -150,7 +160,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
     }
 
     async fn checkpoint(&self) -> Result<u64, Trouble> {
-        let at = self.follower.store.checkpoint(&self.lane.checkpoint).await;
+        let at = self.route.store.checkpoint(&self.lane.checkpoint).await;
         Ok(at.map_err(|why| self.reading(why))?.unwrap_or(Position::START).0)
     }
 
@@ -173,7 +183,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
 
     /// The next page of the log.
     async fn read(&self, cx: &Context, at: u64) -> Result<Page, Trouble> {
-        let Follower { log, topic, batch_max, .. } = self.follower;
+        let Route { log, topic, batch_max, .. } = self.route;
         let page = match log.read(topic, self.lane.partition, Offset(at), *batch_max).await {
             Ok(page) => page,
             Err(messaging::ReadError::PastEnd { ends, .. }) => {
@@ -193,7 +203,9 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
                 self.jump(cx, at, first.0).await?;
                 return Err(Trouble::Elsewhere);
             }
-            Err(why) if why.retry() == messaging::Retry::Later => return Err(Trouble::Passing(why.to_string())),
+            Err(why) if why.retry() == messaging::Retry::Later => {
+                return Err(Trouble::Passing(why.to_string()));
+            }
             Err(why) => {
                 let (group, topic) = self.names();
                 return Err(Trouble::Fatal(FollowError::Log { group, topic, why }));
@@ -215,7 +227,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
 
     /// Handles a page, in as many transactions as its failures make necessary.
     async fn handle(&self, cx: &Context, place: &mut Place, page: Page) -> Result<(), Trouble> {
-        let Follower { handler, views, batch_max, .. } = self.follower;
+        let Route { handler, views, batch_max, .. } = self.route;
         let count = page.messages.len();
         let mut failed: Arc<BTreeMap<usize, Failure>> = Arc::default();
         // One that failed is tried once more by itself, after those before it.
@@ -287,9 +299,10 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
 
     /// Tries the parked key that is due, if there is one.
     async fn release_due(&self, cx: &Context, place: &mut Place) -> Result<bool, Trouble> {
-        let due = |row: &KeyRow| matches!(row.status, Status::Waiting { again_at, .. } if again_at <= cx.wall());
+        let due =
+            |row: &KeyRow| matches!(row.status, Status::Waiting { again_at, .. } if again_at <= cx.wall());
         let Some((key, row)) = place.due.take_if(|(_, row)| due(row)) else { return Ok(false) };
-        let Follower { handler, views, .. } = self.follower;
+        let Route { handler, views, .. } = self.route;
         let rules = self.rules(cx);
         let mut max = place.release;
         loop {
@@ -339,7 +352,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         }
         let requests = look.requests(REQUESTS_MAX).await.map_err(|why| self.reading(why))?;
         for letter in &requests {
-            let work = obey::<S>(&self.follower.views, self.lane, &self.rules(cx), letter);
+            let work = obey::<S>(&self.route.views, self.lane, &self.rules(cx), letter);
             match self.transact(cx, work).await {
                 Ok(told) => self.tell(&told),
                 Err(Ended::Stopped(Stopped::Stale)) => {}
@@ -360,7 +373,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             let left = again_at.as_millis().saturating_sub(cx.wall().as_millis());
             at_most = at_most.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)));
         }
-        self.follower.log.wait_past(&self.follower.topic, self.lane.partition, Offset(place.at), at_most).await;
+        self.route.log.wait_past(&self.route.topic, self.lane.partition, Offset(place.at), at_most).await;
     }
 
     async fn transact<T: Send + 'static>(
@@ -368,7 +381,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         cx: &Context,
         closure: impl Fn(&S::Tx) -> Result<T, Abort<Stopped>> + Send + 'static,
     ) -> Result<T, Ended> {
-        let refusal = match self.follower.store.transact(cx, closure).await {
+        let refusal = match self.route.store.transact(cx, closure).await {
             Ok(done) => return Ok(done.value),
             Err(TransactError::User(stopped)) => return Err(Ended::Stopped(stopped)),
             // The checkpoint tells what was written.
@@ -381,7 +394,9 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             Refusal::CheckpointMoved { consumer, .. } if *consumer == self.lane.checkpoint => {
                 Ended::Trouble(Trouble::Elsewhere)
             }
-            refusal if refusal.retry() == Retry::Later => Ended::Trouble(Trouble::Passing(refusal.to_string())),
+            refusal if refusal.retry() == Retry::Later => {
+                Ended::Trouble(Trouble::Passing(refusal.to_string()))
+            }
             // Not the message's doing, and it will not pass.
             Refusal::Unavailable { .. } => {
                 let (group, topic) = self.names();
@@ -398,7 +413,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             Ended::Stopped(Stopped::Full) => Trouble::Passing(format!(
                 "{} has parked as many messages of {} as it may ({}): nothing more is handled until some are \
                  released or discarded",
-                self.lane.group, self.lane.topic, self.follower.parked_max
+                self.lane.group, self.lane.topic, self.route.parked_max
             )),
             Ended::Stopped(Stopped::Stale) => Trouble::Elsewhere,
             Ended::Stopped(Stopped::At(_, failure)) => Trouble::Passing(failure.to_string()),
@@ -425,19 +440,24 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
                 self.tell(&why);
                 pace.again(cx).await.map_err(|reason| {
                     let (group, topic) = self.names();
-                    FollowError::GaveUp { group, topic, tries: pace.failures(), why: format!("{why}; {reason}") }
+                    FollowError::GaveUp {
+                        group,
+                        topic,
+                        tries: pace.failures(),
+                        why: format!("{why}; {reason}"),
+                    }
                 })
             }
         }
     }
 
     fn rules(&self, cx: &Context) -> Rules {
-        let settings: Checked = self.follower.parking;
-        Rules { settings, parked_max: self.follower.parked_max, draw: cx.next_u64() }
+        let settings: Checked = self.route.parking;
+        Rules { settings, parked_max: self.route.parked_max, draw: cx.next_u64() }
     }
 
     pub(super) fn rows(&self) -> Look<'_, S> {
-        Look { store: &self.follower.store, views: &self.follower.views, lane: self.lane }
+        Look { store: &self.route.store, views: &self.route.views, lane: self.lane }
     }
 
     fn names(&self) -> (String, String) {

@@ -39,6 +39,7 @@ mod lane;
 mod lane_work;
 mod parking;
 mod request;
+mod route;
 mod telling;
 
 pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, ParkedKey};

@@ -122,7 +122,7 @@ pub fn once<S: Store, T: Serialize + DeserializeOwned, E>(
     request: &Request,
     effect: impl FnOnce() -> Result<T, Abort<E>>,
 ) -> Result<Once<T>, Abort<E>> {
-    work.is_keyed();
+    work.known_by_key();
     let tx = work.tx();
     let view = ViewName::new(REQUESTS).map_err(Refusal::from)?;
     let key = request.row_key();

@@ -14,7 +14,7 @@ use crate::saga::{Failure, Reactor};
 
 impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
     pub(super) fn tell(&self, what: &str) {
-        (self.follower.on_trouble)(what);
+        (self.route.on_trouble)(what);
     }
 
     pub(super) fn alarm(&self, messages: &[Ready], altered: &[usize]) {
@@ -65,7 +65,7 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
 
     /// Up to which mark a stretch of the page takes each producer.
     pub(super) fn note_marks(&self, place: &mut Place, page: &Page, range: Range<usize>) {
-        if self.follower.followed.is_none() {
+        if self.route.followed.is_none() {
             return;
         }
         let mut latest = None;
@@ -81,7 +81,9 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
             // A transaction's messages share its mark, and the relay appends them together: where the log ended, or
             // another mark follows, its last one was seen.
             let whole = match next {
-                Some(next) => next.identity.producer == message.identity.producer && next.mark != message.mark,
+                Some(next) => {
+                    next.identity.producer == message.identity.producer && next.mark != message.mark
+                }
                 None => page.at_end,
             };
             note(place, ready, whole);
@@ -90,8 +92,8 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
 
     /// After a start: what the last message that was handled says. Where it is gone, the next one will say it.
     pub(super) async fn find_marks(&self, place: &mut Place) {
-        let Some(before) = place.at.checked_sub(1).filter(|_| self.follower.followed.is_some()) else { return };
-        let read = self.follower.log.read(&self.follower.topic, self.lane.partition, Offset(before), 1).await;
+        let Some(before) = place.at.checked_sub(1).filter(|_| self.route.followed.is_some()) else { return };
+        let read = self.route.log.read(&self.route.topic, self.lane.partition, Offset(before), 1).await;
         let Ok(page) = read else { return };
         let at_end = page.at_end();
         if let Some(last) = page.messages.into_iter().next().filter(|last| last.offset.0 == place.at) {
@@ -101,12 +103,13 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
 
     /// Tells those who wait for receipts. What is parked is not handled, and nothing after it counts.
     pub(super) async fn tell_marks(&self, place: &Place) -> Result<(), Trouble> {
-        let Some(followed) = &self.follower.followed else { return Ok(()) };
+        let Some(followed) = &self.route.followed else { return Ok(()) };
         let mut marks = Vec::with_capacity(place.marks.len());
         for (producer, (_, mark)) in &place.marks {
             let mut mark = *mark;
             if !place.parked.keys.is_empty() {
-                let least = self.rows().least_mark(producer.as_str()).await.map_err(|why| self.reading(why))?;
+                let least =
+                    self.rows().least_mark(producer.as_str()).await.map_err(|why| self.reading(why))?;
                 mark = least.map_or(mark, |least| mark.min(least.saturating_sub(1)));
             }
             marks.push((producer.clone(), mark));

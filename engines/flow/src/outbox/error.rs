@@ -30,7 +30,9 @@ pub enum RelayError {
     #[error("the relay can't compare the log with the outbox: {0}; nothing was published")]
     Compare(#[from] messaging::ReadError),
     /// A row makes no message.
-    #[error("row {seq} of the outbox can't be published: {why}; it and all rows after it wait; mend the program")]
+    #[error(
+        "row {seq} of the outbox can't be published: {why}; it and all rows after it wait; mend the program"
+    )]
     Row {
         /// Its number in the store.
         seq: u64,

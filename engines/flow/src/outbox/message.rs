@@ -54,7 +54,8 @@ pub(super) fn message(record: OutboxRecord, store: StoreId) -> Result<Message, N
         }
     }
     let id = id.unwrap_or_else(|| format!("{}-{}-{}", identity.producer, identity.epoch, identity.seq));
-    let event = CloudEvent::new(id, source(record.row.topic.as_str()), event_type.as_deref().unwrap_or(UNTYPED))?;
+    let event =
+        CloudEvent::new(id, source(record.row.topic.as_str()), event_type.as_deref().unwrap_or(UNTYPED))?;
     let mut event = event.with_time(record.at)?.with_data_content_type("application/json")?;
     let known = [
         (TRACE_PARENT, fact.trace.map(|trace| trace.to_string())),
@@ -183,11 +184,15 @@ mod tests {
         };
         let id = Uuid::from_u128(3).to_string();
         let message =
-            message(record(&[("id", &id), ("type", "OrderCreated"), ("schema", "3")], &fact), store()).unwrap();
+            message(record(&[("id", &id), ("type", "OrderCreated"), ("schema", "3")], &fact), store())
+                .unwrap();
         assert_eq!((message.event.source(), message.event.event_type()), ("/order%20desk", "OrderCreated"));
         assert_eq!((message.mark, message.identity.epoch, message.identity.seq), (17, 2, 4));
         let opened = open(&message.event, Timestamp::from_millis(0));
-        assert_eq!((opened.id, opened.schema, opened.at), (Uuid::from_u128(3), 3, Timestamp::from_millis(1_000)));
+        assert_eq!(
+            (opened.id, opened.schema, opened.at),
+            (Uuid::from_u128(3), 3, Timestamp::from_millis(1_000))
+        );
         let expected = Fact { causation: Some(CausationId(Uuid::from_u128(3))), ..fact };
         assert_eq!(opened.fact, expected);
     }
@@ -200,7 +205,8 @@ mod tests {
         assert_eq!(message.event.id(), "00000000000000000000000000000005-2-4");
         let extensions: Vec<_> = message.event.extensions().keys().map(String::as_str).collect();
         assert_eq!(extensions, ["colour", "correlationid"]);
-        let (one, again) = (open(&message.event, Timestamp::default()), open(&message.event, Timestamp::default()));
+        let (one, again) =
+            (open(&message.event, Timestamp::default()), open(&message.event, Timestamp::default()));
         assert_eq!(one.id, again.id, "an id that is made up is the same each time");
         assert_eq!(one.fact.correlation, CorrelationId(one.id), "what has no correlation begins one");
     }

@@ -22,6 +22,7 @@
 //!
 //! One relay a store: a second one would publish everything twice, which receivers swallow, and gain nothing.
 
+mod change;
 mod error;
 mod message;
 mod relay;

@@ -8,12 +8,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mainstay_envelope::{Context, Monotonic, Timestamp};
-use mainstay_event_store::{
-    Abort, AppendError, OutboxRecord, OutboxStatus, ReadError, Retry, Store, TransactError, Tx,
-};
+use mainstay_event_store::{OutboxRecord, OutboxStatus, ReadError, Retry, Store, Tx};
 use mainstay_messaging::{self as messaging, Log, Message, RECHECK};
 use mainstay_resilience::retry::{Checked, Spec};
 
+use super::change::change;
 use super::error::RelayError;
 use super::message::message;
 use super::restored;
@@ -41,8 +40,8 @@ const RETENTION_MIN: Duration = Duration::from_secs(60);
 /// It reads no payload and decides nothing: a row becomes a message, in the order of the rows' numbers. Rows are
 /// marked as sent after they were published, never before.
 pub struct Relay<S, L> {
-    pub(super) store: S,
-    pub(super) log: L,
+    store: S,
+    log: L,
     settings: Checked,
     batch_max: usize,
     retention: Duration,
@@ -183,7 +182,7 @@ impl<S: Store, L: Log> Relay<S, L> {
     pub async fn begin(&self, cx: &Context) -> Result<Running, RelayError> {
         let mut pace = Pace::new(cx, self.settings);
         let found = loop {
-            match restored::compare(self, cx).await {
+            match restored::compare(&self.store, &self.log, cx).await {
                 Ok(found) => break found,
                 Err(error) => self.wait_out(cx, &mut pace, error).await?,
             }
@@ -308,7 +307,7 @@ impl<S: Store, L: Log> Relay<S, L> {
         let mut pace = Pace::new(cx, self.settings);
         loop {
             let seqs = Arc::clone(&seqs);
-            match self.change(cx, move |tx| tx.outbox_sent(&seqs)).await {
+            match change(&self.store, cx, move |tx| tx.outbox_sent(&seqs)).await {
                 Ok(()) => break,
                 Err(error) => self.wait_out(cx, &mut pace, error).await?,
             }
@@ -321,7 +320,7 @@ impl<S: Store, L: Log> Relay<S, L> {
     pub async fn prune(&self, cx: &Context) -> Result<bool, RelayError> {
         let keep = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp::from_millis(cx.wall().as_millis().saturating_sub(keep));
-        match self.change(cx, move |tx| tx.outbox_prune(before, PRUNE_MAX)).await {
+        match change(&self.store, cx, move |tx| tx.outbox_prune(before, PRUNE_MAX)).await {
             Ok(more) => Ok(more),
             Err(error) if is_passing(&error) => {
                 (self.on_trouble)(&error.to_string());
@@ -329,26 +328,6 @@ impl<S: Store, L: Log> Relay<S, L> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// A transaction of the relay's own.
-    pub(super) async fn change<T: Send + 'static>(
-        &self,
-        cx: &Context,
-        change: impl Fn(&S::Tx) -> Result<T, mainstay_event_store::Refusal> + Send + 'static,
-    ) -> Result<T, RelayError> {
-        let done = self
-            .store
-            .transact(cx, move |tx| change(tx).map_err(Abort::<std::convert::Infallible>::Refused))
-            .await;
-        done.map(|done| done.value).map_err(|error| match error {
-            TransactError::User(never) => match never {},
-            TransactError::Store(AppendError::Refused(refusal)) => RelayError::Mark(refusal),
-            // Marks are idempotent: to do them again is how to find out.
-            TransactError::Store(AppendError::Unknown { why }) => {
-                RelayError::Mark(mainstay_event_store::Refusal::Busy { why })
-            }
-        })
     }
 
     async fn wait_out(&self, cx: &Context, pace: &mut Pace, error: RelayError) -> Result<(), RelayError> {

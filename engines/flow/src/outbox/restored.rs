@@ -18,8 +18,8 @@ use mainstay_envelope::{ContentHash, Context, Producer};
 use mainstay_event_store::{OutboxRecord, Store, Tx};
 use mainstay_messaging::{self as messaging, Log, Offset, Topic};
 
+use super::change::change;
 use super::error::RelayError;
-use super::relay::Relay;
 
 /// Rows or messages looked at in one step.
 const PAGE_MAX: usize = 1_000;
@@ -44,30 +44,27 @@ struct Sequence {
     pruned_to: u64,
 }
 
-pub(super) async fn compare<S: Store, L: Log>(
-    relay: &Relay<S, L>,
-    cx: &Context,
-) -> Result<Found, RelayError> {
-    let status = relay.store.outbox_status().await?;
+pub(super) async fn compare<S: Store, L: Log>(store: &S, log: &L, cx: &Context) -> Result<Found, RelayError> {
+    let status = store.outbox_status().await?;
     let sequence = Sequence {
-        producer: Producer::from(relay.store.id().0),
+        producer: Producer::from(store.id().0),
         epoch: status.epoch,
         after: status.epoch_after,
         last: status.last,
         pruned_to: status.pruned_to,
     };
-    let newest = relay.log.newest(&sequence.producer, sequence.epoch, 0).await?;
-    let later = relay.log.newest(&sequence.producer, sequence.epoch.saturating_add(1), 0).await?;
+    let newest = log.newest(&sequence.producer, sequence.epoch, 0).await?;
+    let later = log.newest(&sequence.producer, sequence.epoch.saturating_add(1), 0).await?;
     let agrees = match newest {
-        Some((number, content)) => agrees(relay, &sequence, number, content).await?,
+        Some((number, content)) => agrees(store, &sequence, number, content).await?,
         None => true,
     };
     if later.is_some() || !agrees {
-        return restored(relay, cx, &sequence).await;
+        return restored(store, log, cx, &sequence).await;
     }
     let reached = sequence.after + newest.map_or(0, |(number, _)| number);
     // Does a mark stand past what the log holds?
-    let first_unsent = relay.store.outbox_unsent(reached, 1).await?.first().map_or(status.last + 1, |row| row.seq);
+    let first_unsent = store.outbox_unsent(reached, 1).await?.first().map_or(status.last + 1, |row| row.seq);
     if first_unsent <= reached + 1 && status.unsent >= status.last - reached {
         return Ok(Found { cursor: 0, again_to: 0, told: None });
     }
@@ -83,8 +80,8 @@ pub(super) async fn compare<S: Store, L: Log>(
 }
 
 /// Does the outbox hold this number with this content? A row that was removed was sent, so it did.
-async fn agrees<S: Store, L: Log>(
-    relay: &Relay<S, L>,
+async fn agrees<S: Store>(
+    store: &S,
     sequence: &Sequence,
     number: u64,
     content: ContentHash,
@@ -96,21 +93,22 @@ async fn agrees<S: Store, L: Log>(
     if seq <= sequence.pruned_to {
         return Ok(true);
     }
-    let row = relay.store.outbox_after(seq - 1, 1).await?;
+    let row = store.outbox_after(seq - 1, 1).await?;
     Ok(row.first().is_some_and(|row| row.seq == seq && row.content() == content))
 }
 
 /// Opens an epoch after the last row that store and log agree on.
 async fn restored<S: Store, L: Log>(
-    relay: &Relay<S, L>,
+    store: &S,
+    log: &L,
     cx: &Context,
     sequence: &Sequence,
 ) -> Result<Found, RelayError> {
-    let (agreed, lost) = last_that_agrees(relay, sequence).await?;
-    let mut epoch = relay.change(cx, move |tx| tx.outbox_new_epoch(agreed)).await?;
+    let (agreed, lost) = last_that_agrees(store, log, sequence).await?;
+    let mut epoch = change(store, cx, move |tx| tx.outbox_new_epoch(agreed)).await?;
     // An earlier restore may have opened epochs that this copy does not know of either.
-    while relay.log.newest(&sequence.producer, epoch, 0).await?.is_some() {
-        epoch = relay.change(cx, move |tx| tx.outbox_new_epoch(agreed)).await?;
+    while log.newest(&sequence.producer, epoch, 0).await?.is_some() {
+        epoch = change(store, cx, move |tx| tx.outbox_new_epoch(agreed)).await?;
     }
     let told = format!(
         "this store was restored from an older copy: the log knows other messages of it; rows after {agreed} are \
@@ -125,18 +123,20 @@ async fn restored<S: Store, L: Log>(
 /// Rows that are marked were published from this very history, so the comparison begins after them. The log is read
 /// from its beginning: it happens once in a restore.
 async fn last_that_agrees<S: Store, L: Log>(
-    relay: &Relay<S, L>,
+    store: &S,
+    log: &L,
     sequence: &Sequence,
 ) -> Result<(u64, u64), RelayError> {
-    let first = relay.store.outbox_unsent(sequence.after, 1).await?.first().map_or(sequence.last + 1, |row| row.seq);
-    let mut rows = Window { relay, rows: HashMap::new(), from: 0, to: 0 };
+    let first =
+        store.outbox_unsent(sequence.after, 1).await?.first().map_or(sequence.last + 1, |row| row.seq);
+    let mut rows = Window { store, rows: HashMap::new(), from: 0, to: 0 };
     // The last row up to which everything agrees, the least that does not, and what is unknown here.
     let (mut agreed, mut differs, mut lost) = (first - 1, u64::MAX, 0);
-    for topic in topics(relay, first).await? {
-        for partition in 0..relay.log.partitions() {
+    for topic in topics(store, first).await? {
+        for partition in 0..log.partitions() {
             let mut after = Offset::START;
             loop {
-                let page = match relay.log.read(&topic, partition, after, PAGE_MAX).await {
+                let page = match log.read(&topic, partition, after, PAGE_MAX).await {
                     Err(messaging::ReadError::Truncated { first, .. }) if first > after => {
                         after = first;
                         continue;
@@ -152,7 +152,8 @@ async fn last_that_agrees<S: Store, L: Log>(
                     if identity.epoch != sequence.epoch {
                         lost += u64::from(identity.epoch > sequence.epoch);
                     } else if seq >= first {
-                        let known = seq <= sequence.last && rows.content(seq).await? == Some(identity.content);
+                        let known =
+                            seq <= sequence.last && rows.content(seq).await? == Some(identity.content);
                         if known {
                             agreed = agreed.max(seq);
                         } else {
@@ -172,12 +173,12 @@ async fn last_that_agrees<S: Store, L: Log>(
 }
 
 /// The topics that this outbox publishes to, as far as its kept rows tell.
-async fn topics<S: Store, L: Log>(relay: &Relay<S, L>, from: u64) -> Result<BTreeSet<Topic>, RelayError> {
+async fn topics<S: Store>(store: &S, from: u64) -> Result<BTreeSet<Topic>, RelayError> {
     let mut topics = BTreeSet::new();
     // The last rows that agree tell the topic too, where there is none after them.
     let mut after = from.saturating_sub(PAGE_MAX as u64);
     loop {
-        let rows = relay.store.outbox_after(after, PAGE_MAX).await?;
+        let rows = store.outbox_after(after, PAGE_MAX).await?;
         let Some(last) = rows.last() else { return Ok(topics) };
         after = last.seq;
         for row in rows {
@@ -190,17 +191,17 @@ async fn topics<S: Store, L: Log>(relay: &Relay<S, L>, from: u64) -> Result<BTre
 }
 
 /// The contents of some rows that follow each other, read when they are asked for.
-struct Window<'a, S, L> {
-    relay: &'a Relay<S, L>,
+struct Window<'a, S> {
+    store: &'a S,
     rows: HashMap<u64, ContentHash>,
     from: u64,
     to: u64,
 }
 
-impl<S: Store, L: Log> Window<'_, S, L> {
+impl<S: Store> Window<'_, S> {
     async fn content(&mut self, seq: u64) -> Result<Option<ContentHash>, RelayError> {
         if !(self.from..=self.to).contains(&seq) {
-            let rows: Vec<OutboxRecord> = self.relay.store.outbox_after(seq - 1, PAGE_MAX).await?;
+            let rows: Vec<OutboxRecord> = self.store.outbox_after(seq - 1, PAGE_MAX).await?;
             self.from = seq;
             self.to = rows.last().map_or(seq, |last| last.seq);
             self.rows = rows.iter().map(|row| (row.seq, row.content())).collect();

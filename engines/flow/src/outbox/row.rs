@@ -18,12 +18,15 @@ pub(crate) fn row(topic: &Topic, key: &str, event: &NewEvent) -> Result<OutboxRo
         let why = format!("event {} has a sealed payload, which its receivers could not read", event.id);
         return Err(Refusal::Invalid { what: "outbox row", why });
     }
-    let mut headers = vec![
-        (ID.to_owned(), event.id.to_string()),
-        (TYPE.to_owned(), event.event_type.as_str().to_owned()),
-    ];
+    let mut headers =
+        vec![(ID.to_owned(), event.id.to_string()), (TYPE.to_owned(), event.event_type.as_str().to_owned())];
     if event.schema != 1 {
         headers.push((SCHEMA.to_owned(), event.schema.to_string()));
     }
-    Ok(OutboxRow { topic: topic.clone(), key: key.to_owned(), headers, payload: event.payload.bytes.to_vec() })
+    Ok(OutboxRow {
+        topic: topic.clone(),
+        key: key.to_owned(),
+        headers,
+        payload: event.payload.bytes.to_vec(),
+    })
 }

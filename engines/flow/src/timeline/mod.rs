@@ -16,6 +16,7 @@
 //! - It is bounded, and says of which stores it is not the whole (`more_events_than_asked_for_are_left_out_and_said_to_be`).
 
 mod order;
+mod published;
 mod text;
 
 use mainstay_envelope::{CorrelationId, Timestamp};
@@ -59,6 +60,10 @@ pub struct Entry {
     /// Milliseconds since its cause. Two machines' clocks lie between: it can be negative.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<i64>,
+    /// When it came into its participant's log, if that was asked for ([`Timeline::with_published`]) and found there;
+    /// in JSON as RFC 3339.
+    #[serde(serialize_with = "rfc_3339_if", skip_serializing_if = "Option::is_none")]
+    pub published: Option<Timestamp>,
     /// In whose store it is.
     pub participant: String,
     /// Its stream.
@@ -181,6 +186,7 @@ impl Found {
         Entry {
             at: event.at,
             wait_ms: None,
+            published: None,
             participant: participant.to_owned(),
             stream: event.stream.as_str().to_owned(),
             version: event.version.0,
@@ -229,4 +235,11 @@ fn time(at: Timestamp) -> String {
 
 fn rfc_3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time(*at))
+}
+
+fn rfc_3339_if<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc_3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
 }

@@ -39,6 +39,10 @@ impl Display for Text<'_> {
             if let Some(cause) = &entry.cause {
                 write!(f, "{}  ◄ {}", pad(event_type, 4), because(cause))?;
             }
+            if let Some(published) = entry.published {
+                let after = published.as_millis().saturating_sub(entry.at.as_millis());
+                write!(f, "  ► published {after:+} ms")?;
+            }
         }
         for parked in parked {
             write!(f, "\n{}", waiting(parked))?;

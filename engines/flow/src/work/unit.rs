@@ -155,7 +155,7 @@ impl<'a, S: Store> Work<'a, S> {
     }
 
     /// From here on the work is known by a key: run again after a lost answer, it finds its own record.
-    pub(crate) fn is_keyed(&self) {
+    pub(crate) fn known_by_key(&self) {
         self.keyed.set(true);
     }
 

@@ -21,3 +21,4 @@ mod relay;
 mod request;
 mod snapshot;
 mod timeline;
+mod work;

@@ -7,7 +7,7 @@ use mainstay_envelope::{
     TraceContext,
 };
 use mainstay_event_store::memory::Memory;
-use mainstay_event_store::{Act, EventType, Expected, NewEvent, Payload, Store, StreamName};
+use mainstay_event_store::{Act, EventType, Expected, NewEvent, Payload, Position, Query, Store, StreamName};
 use mainstay_flow::correlation;
 use mainstay_flow::timeline::{Parked, Source, Timeline};
 use uuid::Uuid;
@@ -210,4 +210,60 @@ async fn nothing_recorded_is_said_and_what_waits_is_shown() {
              an operator: no such\u{fffd}[31m account",
         ]
     );
+}
+
+/// A log in which inventory's events stand, the second one twice; the clock stands at 2026-01-05T10:00:00.025Z.
+async fn log_of_inventory(shop: &Shop) -> mainstay_messaging::memory::Memory {
+    use mainstay_envelope::{CloudEvent, ContentHash, MessageIdentity, Producer};
+    use mainstay_messaging::{Log, Message, Topic};
+
+    let log = mainstay_messaging::memory::Memory::new(1);
+    let store = &shop.sources[2].store;
+    let events = store.read(&Query::all(), Position::START, 100).await.unwrap().events;
+    for (seq, at) in [(1, 25), (2, 60), (2, 90)] {
+        let event = &events[seq - 1];
+        let message = Message {
+            identity: MessageIdentity {
+                producer: Producer::new("inventory").unwrap(),
+                epoch: 1,
+                partition: 0,
+                seq: seq as u64,
+                content: ContentHash::of(b""),
+            },
+            topic: Topic::new("inventory").unwrap(),
+            key: "apple".into(),
+            event: CloudEvent::new(event.id.to_string(), "/inventory", event.event_type.as_str()).unwrap(),
+            data: Vec::new().into(),
+            mark: 1,
+        };
+        let clock = ManualClock::new(Timestamp::from_millis(1_767_607_200_000 + at));
+        let chance = Arc::new(SeededChance::new(1));
+        let envelope = Envelope::begin(Priority::Normal, &*chance);
+        log.append(&Context::new(envelope, Arc::new(clock), chance), vec![message]).await.unwrap();
+    }
+    log
+}
+
+#[tokio::test]
+async fn a_log_tells_when_an_event_was_published() {
+    let shop = order().await;
+    shop.has(2, (6, "stock-apple", "StockCounted"), 50, Some(4)).await;
+    let log = log_of_inventory(&shop).await;
+    let published = async |look_back| {
+        let timeline = shop.timeline(10).await.with_published("inventory", &log, look_back).await.unwrap();
+        let of =
+            |name: &str| timeline.events.iter().find(|entry| entry.event_type == name).unwrap().published;
+        let after = |at: Option<Timestamp>| at.map(|at| at.as_millis() - 1_767_607_200_000);
+        (["StockShort", "StockCounted", "OrderCreated"].map(|name| after(of(name))), timeline)
+    };
+    let (times, timeline) = published(100).await;
+    assert_eq!(times, [Some(25), Some(60), None]);
+    let text = timeline.text().to_string();
+    assert!(text.contains("◄ PaymentProcessed of payment  ► published +5 ms\n"), "{text}");
+    let json = serde_json::to_value(&timeline.events[2]).unwrap();
+    assert_eq!(json["published"], "2026-01-05T10:00:00.025Z");
+    // The last two places only: the second event's repetition is all there is of it, or it and its first time.
+    assert_eq!(published(2).await.0, [None, Some(60), None]);
+    assert_eq!(published(1).await.0, [None, Some(90), None]);
+    assert_eq!(published(0).await.0, [None, None, None]);
 }

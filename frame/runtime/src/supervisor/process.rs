@@ -16,9 +16,6 @@ use super::state::{Act, Input};
 use crate::announce::Announcement;
 use crate::logs::Lines;
 
-/// The exit code by which a child says that its arguments are at fault: the next process would end as this one.
-const FOR_GOOD: i32 = 2;
-
 /// How long the last words of an ended process are waited for. A grandchild may hold its outputs open.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -34,6 +31,9 @@ pub struct Program {
     pub file: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// Exit codes by which it says that another start would end the same way: its arguments or its files are at
+    /// fault. Believed until it was ready once.
+    pub for_good: Vec<i32>,
 }
 
 /// What a process has to tell the supervisor's loop.
@@ -44,7 +44,7 @@ pub(super) enum Heard {
     /// Something to tell.
     Told(What),
     /// It ended; nothing more will be heard of it.
-    Ended(Input, What, VecDeque<String>),
+    Ended(Input, What, Option<i32>, VecDeque<String>),
 }
 
 /// A running process, seen from the loop.
@@ -87,7 +87,7 @@ pub(super) fn start(
         pumps.spawn(pump(output, false, place, hear.clone(), words));
     }
     let (acts, mut orders) = mpsc::channel(4);
-    let hear = hear.clone();
+    let (hear, for_good) = (hear.clone(), program.for_good.clone());
     tokio::spawn(async move {
         let mut kept = VecDeque::with_capacity(LAST_WORDS);
         let mut keep = |line| {
@@ -116,8 +116,10 @@ pub(super) fn start(
         let _ = tokio::time::timeout(LAST_WORDS_WITHIN, silence).await;
         pumps.shutdown().await;
         drop(lifeline);
-        let (input, what) = ended(status);
-        let _ = hear.send((place, Heard::Ended(input, what, kept))).await;
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        let input = Input::Exited { for_good: code.is_some_and(|code| for_good.contains(&code)) };
+        let status = status.map_or_else(|cause| format!("unknown: {cause}"), |status| status.to_string());
+        let _ = hear.send((place, Heard::Ended(input, What::Ended { status }, code, kept))).await;
     });
     Ok((Running { acts }, pid))
 }
@@ -137,18 +139,6 @@ fn signal(child: &mut tokio::process::Child, act: Act) {
             }
         }
         Act::Spawn => {}
-    }
-}
-
-fn ended(status: io::Result<ExitStatus>) -> (Input, What) {
-    match status {
-        Ok(status) => (
-            Input::Exited { for_good: status.code() == Some(FOR_GOOD) },
-            What::Ended { status: status.to_string() },
-        ),
-        Err(cause) => {
-            (Input::Exited { for_good: false }, What::Ended { status: format!("unknown: {cause}") })
-        }
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Failed {
     pub starts: u32,
     /// How its last process ended.
     pub ended: String,
+    /// The exit code of its last process, if it ended by itself.
+    pub code: Option<i32>,
     /// The last lines of its log, at most five.
     pub last_words: String,
 }
@@ -50,6 +52,7 @@ struct Slot {
     running: Option<Running>,
     starts: u32,
     ended: String,
+    code: Option<i32>,
     last_words: VecDeque<String>,
 }
 
@@ -117,10 +120,11 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
                 self.told(place, what);
                 self.step(Event::Child(place, input));
             }
-            Heard::Ended(input, what, last_words) => {
+            Heard::Ended(input, what, code, last_words) => {
                 let slot = &mut self.slots[place];
                 slot.running = None;
                 slot.ended = what.to_string();
+                slot.code = code;
                 slot.last_words = last_words;
                 self.told(place, what);
                 self.step(Event::Child(place, input));
@@ -182,7 +186,7 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
             Err(cause) => {
                 // Told like an end, and by the same way: it comes back as an event, after this step.
                 let what = What::NotStarted { cause: cause.to_string() };
-                let ended = Heard::Ended(Input::Exited { for_good: false }, what, VecDeque::new());
+                let ended = Heard::Ended(Input::Exited { for_good: false }, what, None, VecDeque::new());
                 let hear = self.hear.clone();
                 tokio::spawn(async move { hear.send((place, ended)).await });
             }
@@ -202,6 +206,7 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
             service: self.programs[place].name.clone(),
             starts: slot.starts,
             ended: slot.ended.clone(),
+            code: slot.code,
             last_words: if lines.is_empty() { "  (nothing)".to_owned() } else { lines.join("\n") },
         })
     }

@@ -49,7 +49,8 @@ pub enum Input {
     Unready,
     /// Its process ended, or could not be started.
     Exited {
-        /// It said, by its exit code, that the next one would end the same way: its arguments are at fault.
+        /// It said, by its exit code, that the next one would end the same way. Believed of a child that was never
+        /// ready; what once worked may work again when somebody has mended what it met.
         for_good: bool,
     },
     /// It is to finish and end.
@@ -196,7 +197,8 @@ impl State {
             self.retry = retry::State::new(self.settings.restart(), now, None, Unbudgeted);
         }
         let gave_up = self.failed_starts >= self.settings.spec().give_up_after;
-        let outcome = if for_good { Outcome::permanent() } else { Outcome::transient(Safety::Safe) };
+        let outcome =
+            if for_good && !self.was_ready { Outcome::permanent() } else { Outcome::transient(Safety::Safe) };
         self.phase = match self.retry.after(now, outcome, draw) {
             Decision::RetryAfter(wait) if !gave_up => Phase::Backoff { until: now + wait },
             _ => Phase::GaveUp,
@@ -298,9 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_for_good_is_not_tried_again() {
+    fn an_exit_for_good_is_not_tried_again_unless_it_has_worked_before() {
         let (state, _) = given(&[(0, Input::Start), (1, Input::Exited { for_good: true })]);
         assert_eq!((state.phase(), state.due()), (Phase::GaveUp, None));
+        let (state, _) =
+            given(&[(0, Input::Start), (1, Input::Ready), (2, Input::Exited { for_good: true })]);
+        assert_eq!(state.phase(), Phase::Backoff { until: at(102) }, "it has worked before");
     }
 
     #[test]

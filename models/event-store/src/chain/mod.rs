@@ -13,7 +13,7 @@ mod archive;
 #[cfg(feature = "checkpoints")]
 mod checkpoint;
 
-pub use archive::{ARCHIVE_EVENTS_MAX, ArchiveError, ArchiveWriter, Archived};
+pub use archive::{ARCHIVE_EVENTS_MAX, ArchiveError, ArchiveWriter, Archived, digest_of};
 #[cfg(feature = "checkpoints")]
 pub use checkpoint::{BadCheckpoint, BadKey, Checkpoint, PublicKey, SignedCheckpoint, SigningKey};
 

@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::error::{AppendError, ReadError};
 use crate::log::{Log, Promises};
-use crate::message::{Delivered, Message, Offset, Page, check, limits, partition_of};
+use crate::message::{Delivered, Message, Page, check, limits, partition_of};
 use crate::names::Topic;
+use crate::offset::Offset;
 pub use offsets::MemoryOffsets;
 
 /// Appends that wait at once while the log is [stalled](Memory::stall); more are refused as busy.

@@ -7,8 +7,8 @@ use mainstay_envelope::Context;
 
 use crate::error::CommitError;
 use crate::log::Offsets;
-use crate::message::Offset;
 use crate::names::{Group, Topic};
+use crate::offset::Offset;
 
 type Places = HashMap<(Group, Topic, u32), Offset>;
 

@@ -5,7 +5,9 @@
 
 use uuid::Uuid;
 
-use super::{CloudEvent, CloudEventError, Problem, bad};
+use super::CloudEvent;
+use super::check::bad;
+use super::error::{CloudEventError, Problem};
 use crate::envelope::Fact;
 use crate::parts::{Actor, CausationId, CorrelationId, Tenant};
 

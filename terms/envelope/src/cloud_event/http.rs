@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::{ATTRIBUTE_BYTES_MAX, CloudEvent, CloudEventError, Draft, Problem, SPEC_VERSION, time};
+use super::draft::Draft;
+use super::error::{CloudEventError, Problem};
+use super::{ATTRIBUTE_BYTES_MAX, CloudEvent, SPEC_VERSION, time};
 
 /// What the names of the fields begin with.
 const PREFIX: &str = "ce-";

@@ -10,9 +10,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::draft::Draft;
+use super::error::{CloudEventError, Problem};
 use super::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CloudEvent, CloudEventError, Draft, EXTENSIONS_MAX, JSON_BYTES_MAX,
-    Problem, SPEC_VERSION, time,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CloudEvent, EXTENSIONS_MAX, JSON_BYTES_MAX, SPEC_VERSION, time,
 };
 
 /// Members of one document: the attributes of the specification, data in one of its two forms, extensions.
@@ -38,7 +39,7 @@ impl CloudEvent {
     ///
     /// # Errors
     /// What is not JSON of one event in the specification's form, names a member twice, is longer than
-    /// [`JSON_BYTES_MAX`](super::JSON_BYTES_MAX), or has an attribute that [`CloudEvent`] does not allow.
+    /// [`JSON_BYTES_MAX`], or has an attribute that [`CloudEvent`] does not allow.
     pub fn from_json(json: &[u8]) -> Result<WithData, CloudEventError> {
         if json.len() > JSON_BYTES_MAX {
             return Err(CloudEventError::document(Problem::TooLong(json.len(), JSON_BYTES_MAX)));
@@ -96,8 +97,8 @@ pub fn json_batch<'a>(events: impl IntoIterator<Item = (&'a CloudEvent, Option<&
 /// Reads a batch: all of its events, or none.
 ///
 /// # Errors
-/// As [`CloudEvent::from_json`]; a batch of more than [`BATCH_EVENTS_MAX`](super::BATCH_EVENTS_MAX) events or
-/// [`BATCH_BYTES_MAX`](super::BATCH_BYTES_MAX) bytes.
+/// As [`CloudEvent::from_json`]; a batch of more than [`BATCH_EVENTS_MAX`] events or
+/// [`BATCH_BYTES_MAX`] bytes.
 pub fn batch_from_json(json: &[u8]) -> Result<Vec<WithData>, CloudEventError> {
     if json.len() > BATCH_BYTES_MAX {
         return Err(CloudEventError::document(Problem::TooLong(json.len(), BATCH_BYTES_MAX)));

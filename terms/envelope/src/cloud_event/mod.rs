@@ -5,17 +5,22 @@
 //! headers of HTTP's binary mode ([`to_headers`](CloudEvent::to_headers)). Reading is strict and bounded; an
 //! error names the attribute. Section numbers are those of CloudEvents 1.0.2 and its bindings.
 
+mod check;
+mod draft;
+mod error;
 mod fact;
 mod http;
 mod json;
 mod time;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
+pub use error::CloudEventError;
 pub use json::{WithData, batch_from_json, json_batch};
 
 use crate::time::Timestamp;
+use check::{filled, media_type, text, uri};
+use error::Problem;
 
 /// The longest attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 4 * 1024;
@@ -73,65 +78,6 @@ pub struct CloudEvent {
     extensions: BTreeMap<String, String>,
 }
 
-/// An attribute, or a document, that the specification does not allow.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this CloudEvent can't be used: {subject} {problem}; nothing was done with it; its sender has to mend it",
-        subject = Shown(.attribute))]
-pub struct CloudEventError {
-    /// Empty where the document as a whole is meant.
-    attribute: String,
-    problem: Problem,
-}
-
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("its document");
-        }
-        // A hostile name is shown escaped, and not whole.
-        write!(f, "the attribute {:?}", self.0.chars().take(40).collect::<String>())
-    }
-}
-
-impl CloudEventError {
-    fn new(attribute: &str, problem: Problem) -> Self {
-        Self { attribute: attribute.chars().take(64).collect(), problem }
-    }
-
-    fn document(problem: Problem) -> Self {
-        Self { attribute: String::new(), problem }
-    }
-
-    /// The attribute that is at fault; none when it is the document as a whole.
-    pub fn attribute(&self) -> Option<&str> {
-        Some(self.attribute.as_str()).filter(|name| !name.is_empty())
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Problem {
-    #[error("is missing")]
-    Missing,
-    #[error("is there more than once")]
-    Twice,
-    #[error("is empty")]
-    Empty,
-    #[error("has {0} bytes, at most {1} are allowed")]
-    TooLong(usize, usize),
-    #[error("has the character U+{0:04X}, which is not allowed")]
-    Character(u32),
-    #[error("is not {0}")]
-    NotA(&'static str),
-    #[error("has more than {0} {1}")]
-    TooMany(usize, &'static str),
-    #[error("has a name that is not allowed: 1 to 20 of a-z and 0-9")]
-    Name,
-    #[error("is not JSON of an event: {0}")]
-    Json(String),
-}
-
 impl CloudEvent {
     /// An event with what every event has (§3.1.1): an id that is unique for its source, the source (a
     /// URI-reference), and the type.
@@ -181,8 +127,8 @@ impl CloudEvent {
     /// # Errors
     /// What is no media type; and the media types of CloudEvents themselves, which HTTP's binary mode could not
     /// tell from a structured event.
-    pub fn with_data_content_type(mut self, media_type: impl Into<String>) -> Result<Self, CloudEventError> {
-        self.data_content_type = Some(media_type_of("datacontenttype", media_type.into())?);
+    pub fn with_data_content_type(mut self, given: impl Into<String>) -> Result<Self, CloudEventError> {
+        self.data_content_type = Some(media_type("datacontenttype", given.into())?);
         Ok(self)
     }
 
@@ -277,151 +223,3 @@ impl CloudEvent {
 /// Names that no extension may have.
 const RESERVED: [&str; 9] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"];
-
-/// An event that is being read, attribute by attribute, in any order.
-#[derive(Default)]
-struct Draft {
-    spec_version: Option<String>,
-    id: Option<String>,
-    source: Option<String>,
-    event_type: Option<String>,
-    subject: Option<String>,
-    time: Option<Timestamp>,
-    data_content_type: Option<String>,
-    data_schema: Option<String>,
-    extensions: Vec<(String, String)>,
-}
-
-impl Draft {
-    /// Takes one attribute. The caller sees to it that none comes twice.
-    fn set(&mut self, name: &str, value: String) -> Result<(), CloudEventError> {
-        match name {
-            "specversion" => self.spec_version = Some(value),
-            "id" => self.id = Some(value),
-            "source" => self.source = Some(value),
-            "type" => self.event_type = Some(value),
-            "subject" => self.subject = Some(value),
-            "datacontenttype" => self.data_content_type = Some(value),
-            "dataschema" => self.data_schema = Some(value),
-            "time" => {
-                let time = time::read(&value);
-                let not = || CloudEventError::new(name, Problem::NotA("a date and time of RFC 3339"));
-                self.time = Some(time.ok_or_else(not)?);
-            }
-            _ => self.extensions.push((name.to_owned(), value)),
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<CloudEvent, CloudEventError> {
-        let missing = |name| CloudEventError::new(name, Problem::Missing);
-        match self.spec_version.as_deref() {
-            Some(SPEC_VERSION) => {}
-            Some(_) => return Err(CloudEventError::new("specversion", Problem::NotA("1.0"))),
-            None => return Err(missing("specversion")),
-        }
-        let mut event = CloudEvent::new(
-            self.id.ok_or_else(|| missing("id"))?,
-            self.source.ok_or_else(|| missing("source"))?,
-            self.event_type.ok_or_else(|| missing("type"))?,
-        )?;
-        if let Some(subject) = self.subject {
-            event = event.with_subject(subject)?;
-        }
-        if let Some(time) = self.time {
-            event = event.with_time(time)?;
-        }
-        if let Some(media_type) = self.data_content_type {
-            event = event.with_data_content_type(media_type)?;
-        }
-        if let Some(schema) = self.data_schema {
-            event = event.with_data_schema(schema)?;
-        }
-        for (name, value) in self.extensions {
-            event = event.with_extension(name, value)?;
-        }
-        Ok(event)
-    }
-}
-
-/// §2.2 String: control characters and noncharacters are not allowed.
-fn bad(c: char) -> bool {
-    let code = u32::from(c);
-    c.is_control() || (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
-}
-
-fn text(attribute: &str, value: String) -> Result<String, CloudEventError> {
-    let refuse = |problem| Err(CloudEventError::new(attribute, problem));
-    if value.len() > ATTRIBUTE_BYTES_MAX {
-        return refuse(Problem::TooLong(value.len(), ATTRIBUTE_BYTES_MAX));
-    }
-    // Nearly all values are plain ASCII; for those the bytes tell.
-    if value.bytes().all(|byte| (0x20..0x7F).contains(&byte)) {
-        return Ok(value);
-    }
-    match value.chars().find(|c| bad(*c)) {
-        Some(c) => refuse(Problem::Character(u32::from(c))),
-        None => Ok(value),
-    }
-}
-
-fn filled(attribute: &str, value: String) -> Result<String, CloudEventError> {
-    if value.is_empty() {
-        return Err(CloudEventError::new(attribute, Problem::Empty));
-    }
-    text(attribute, value)
-}
-
-/// RFC 3986: the characters, the percent signs, and the scheme; an authority's inner form is not looked at.
-fn uri(attribute: &str, value: String, absolute: bool) -> Result<String, CloudEventError> {
-    let value = filled(attribute, value)?;
-    let refuse = |what| Err(CloudEventError::new(attribute, Problem::NotA(what)));
-    let (mut bytes, mut fragments) = (value.bytes(), 0);
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => {
-                let hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
-                if !hex(bytes.next()) || !hex(bytes.next()) {
-                    return refuse("a URI: a percent sign without two hexadecimal digits");
-                }
-            }
-            b'#' => fragments += 1,
-            _ if byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=".contains(&byte) => {}
-            _ => return refuse("a URI: it has a character that RFC 3986 does not allow"),
-        }
-    }
-    if fragments > 1 {
-        return refuse("a URI: it has two fragments");
-    }
-    let scheme = value.split(['/', '?', '#']).next().and_then(|first| first.split_once(':'));
-    match scheme.map(|(scheme, _)| scheme) {
-        Some(scheme) if is_scheme(scheme) => Ok(value),
-        Some(_) => refuse("a URI: what stands before its first colon is no scheme"),
-        None if absolute => refuse("an absolute URI: it has no scheme"),
-        None => Ok(value),
-    }
-}
-
-fn is_scheme(text: &str) -> bool {
-    text.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
-        && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-}
-
-/// `type/subtype`, with parameters that are looked at only for their characters.
-fn media_type_of(attribute: &str, value: String) -> Result<String, CloudEventError> {
-    let value = filled(attribute, value)?;
-    let refuse = |what| Err(CloudEventError::new(attribute, Problem::NotA(what)));
-    let essence = value.split(';').next().unwrap_or_default().trim_end();
-    let token = |text: &str| {
-        !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
-    };
-    let sound = essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype));
-    // A blank at an end would be lost in a header.
-    if !sound || !value.bytes().all(|c| (0x20..0x7F).contains(&c)) || value.trim() != value {
-        return refuse("a media type of RFC 2046");
-    }
-    if essence.to_ascii_lowercase().starts_with("application/cloudevents") {
-        return refuse("a media type of data: it is one of CloudEvents itself");
-    }
-    Ok(value)
-}

@@ -271,10 +271,11 @@ fn wait(shared: &Shared, first: Option<UnixDatagram>, grown: &watch::Sender<u64>
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Taken down: for good, or to be hung out anew.
             _ => {
-                socket = None;
-                if !shared.lock().over {
-                    socket = shared.hang();
-                }
+                let mut state = shared.lock();
+                Shared::take_down(&mut state);
+                let over = state.over;
+                drop(state);
+                socket = if over { None } else { shared.hang() };
             }
         }
     }

@@ -9,7 +9,7 @@ use mainstay_event_store::{
 
 use super::transaction::{Stream, Transaction};
 use crate::prepare::{self, Extra, Origin, Prepared};
-use crate::{archive, select};
+use crate::{markers, select};
 
 impl Transaction {
     /// The first event that matches the condition.
@@ -43,7 +43,7 @@ impl Transaction {
             let found = select::by_id(self.conn(), &mut self.names.borrow_mut(), id)
                 .map_err(|error| self.engine(error))?;
             if let Some(event) = &found {
-                if archive::is_archived(event) {
+                if markers::is_archived(event) {
                     let why = format!(
                         "it is recorded at position {}, and archived, so they can't be compared",
                         event.position

@@ -14,7 +14,7 @@ use crate::outbox::Pending;
 use crate::prepare::Origin;
 use crate::rows::{checkpoint, lease, record_lease};
 use crate::select::{self, Budget};
-use crate::{archive, marks, outbox, views};
+use crate::{markers, marks, outbox, views};
 
 impl Tx for Transaction {
     fn append(
@@ -46,9 +46,9 @@ impl Tx for Transaction {
             // The closure's own time limit is the one that counts.
             let budget = Budget::new(Duration::from_secs(60));
             let events = select::stream_events(conn, &mut names, found.id, from, false, max, budget)?;
-            archive::present(conn, events)
+            markers::present(conn, events)
         })?;
-        self.noted(read.map_err(archive::refused))
+        self.noted(read.map_err(markers::refused))
     }
 
     fn at(&self) -> Timestamp {

@@ -114,7 +114,11 @@ fn encode<T: Serialize>(what: &T) -> Result<Vec<u8>, Refusal> {
         .map_err(|error| Refusal::Invalid { what: "parked message", why: error.to_string() })
 }
 
-pub(in crate::inbox) fn decode<T: DeserializeOwned>(view: &ViewName, key: &str, bytes: &[u8]) -> Result<T, Refusal> {
+pub(in crate::inbox) fn decode<T: DeserializeOwned>(
+    view: &ViewName,
+    key: &str,
+    bytes: &[u8],
+) -> Result<T, Refusal> {
     serde_json::from_slice(bytes).map_err(|error| damaged(view, key, &error))
 }
 
@@ -188,8 +192,7 @@ impl<T: Tx> Rows<'_, T> {
     }
 
     pub(in crate::inbox) fn put_key(&self, key: &str, row: &KeyRow) -> Result<(), Refusal> {
-        let mut stored =
-            Row::new(key, encode(row)?).indexed(LANE, IndexValue::Text(self.lane.id.clone()));
+        let mut stored = Row::new(key, encode(row)?).indexed(LANE, IndexValue::Text(self.lane.id.clone()));
         if let Status::Waiting { again_at, .. } = row.status {
             stored = stored.indexed(DUE, due(self.lane, again_at));
         }
@@ -281,7 +284,8 @@ impl<S: Store> Look<'_, S> {
     /// The names of all parked keys.
     pub(in crate::inbox) async fn keys(&self) -> Result<Vec<String>, ReadError> {
         let mut keys = Vec::new();
-        let mut scan = Scan::equal(self.views.keys.clone(), LANE, IndexValue::Text(self.lane.id.clone()), 1_000);
+        let mut scan =
+            Scan::equal(self.views.keys.clone(), LANE, IndexValue::Text(self.lane.id.clone()), 1_000);
         loop {
             let rows = self.store.view_scan(&scan).await?;
             keys.extend(rows.rows.into_iter().map(|(key, _)| key));

@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn waits_grow_to_the_cap_and_the_tries_end() {
-        for (draw, millis) in [(0, [500, 1_000, 2_000, 4_000, 4_000]), (u64::MAX, [1_000, 2_000, 4_000, 8_000, 8_000])] {
+        for (draw, millis) in
+            [(0, [500, 1_000, 2_000, 4_000, 4_000]), (u64::MAX, [1_000, 2_000, 4_000, 8_000, 8_000])]
+        {
             let mut status = Status::Waiting { tries: 0, again_at: NOW };
             for (tries, millis) in (1..).zip(millis) {
                 status = next(status, Event::Failed, NOW, &settings(6), draw).unwrap();

@@ -11,20 +11,17 @@
 //! The file is JSON lines: a header, then one event a line, in the feed's order. Bytes that are text are written as
 //! `{"text": …}`, others as `{"hex": …}`.
 
+mod line;
+
 use std::io::{self, BufRead, Read, Write};
 
-use bytes::Bytes;
-use mainstay_envelope::Timestamp;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Broken, Verifier};
-use crate::event::{Payload, Recorded};
+use crate::event::Recorded;
 use crate::hash::Hash;
-use crate::names::{EventType, KeyId, StreamName, Tag};
 use crate::position::{Head, Position, StoreId};
-use crate::tags::Tags;
-use crate::version::Version;
+use line::{Header, Line};
 
 /// What the first line of a file says. A change of the format makes a new kind.
 const KIND: &str = "mainstay archive 1";
@@ -88,98 +85,6 @@ pub enum ArchiveError {
     /// Its events are not those that were recorded.
     #[error("the archive's events are not what was recorded: {0}")]
     Broken(#[from] Broken),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    kind: String,
-    store: StoreId,
-    from: Position,
-    to: Position,
-    before: Hash,
-}
-
-/// Stored bytes, as they are written.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Bits {
-    Text(String),
-    Hex(String),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    position: Position,
-    stream: StreamName,
-    version: u64,
-    id: Uuid,
-    #[serde(rename = "type")]
-    event_type: EventType,
-    schema: u32,
-    at: Timestamp,
-    tags: Vec<Tag>,
-    envelope: Bits,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<KeyId>,
-    payload: Bits,
-    hash: Hash,
-}
-
-impl Bits {
-    fn of(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-        }
-    }
-
-    fn bytes(self) -> Option<Bytes> {
-        match self {
-            Self::Text(text) => Some(Bytes::from(text)),
-            Self::Hex(hex) if hex.len() % 2 == 0 && hex.is_ascii() => (0..hex.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok())
-                .collect(),
-            Self::Hex(_) => None,
-        }
-    }
-}
-
-impl Line {
-    fn of(event: &Recorded) -> Self {
-        Self {
-            position: event.position,
-            stream: event.stream.clone(),
-            version: event.version.0,
-            id: event.id,
-            event_type: event.event_type.clone(),
-            schema: event.schema,
-            at: event.at,
-            tags: event.tags.to_vec(),
-            envelope: Bits::of(&event.envelope),
-            key: event.payload.key.clone(),
-            payload: Bits::of(&event.payload.bytes),
-            hash: event.hash,
-        }
-    }
-
-    fn event(self) -> Option<Recorded> {
-        Some(Recorded {
-            position: self.position,
-            stream: self.stream,
-            version: Version(self.version),
-            id: self.id,
-            event_type: self.event_type,
-            schema: self.schema,
-            at: self.at,
-            tags: Tags::join(&self.tags),
-            envelope: self.envelope.bytes()?,
-            payload: Payload { bytes: self.payload.bytes()?, key: self.key },
-            hash: self.hash,
-        })
-    }
 }
 
 /// Writes an archive, and proves each event on its way.
@@ -280,6 +185,13 @@ impl Verifier {
     }
 }
 
+/// The digest of a file, as a marker has it.
+pub fn digest_of(file: impl Read) -> io::Result<Hash> {
+    let mut file = Hashing { inner: file, hasher: blake3::Hasher::new() };
+    io::copy(&mut file, &mut io::sink())?;
+    Ok(Hash(*file.hasher.finalize().as_bytes()))
+}
+
 fn walk_file(
     walk: &mut Verifier,
     store: StoreId,
@@ -347,8 +259,16 @@ impl<R: Read> Read for Hashing<R> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use mainstay_envelope::Timestamp;
+    use uuid::Uuid;
+
     use super::*;
     use crate::chain;
+    use crate::event::Payload;
+    use crate::names::{EventType, KeyId, StreamName, Tag};
+    use crate::tags::Tags;
+    use crate::version::Version;
 
     const STORE: StoreId = StoreId(Uuid::from_u128(7));
 

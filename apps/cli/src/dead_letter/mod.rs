@@ -1,0 +1,166 @@
+//! `mainstay dead-letter`: messages that a service could not handle, and what is to become of them.
+
+mod line;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use mainstay::Context;
+use mainstay::flow::inbox::{DeadLetterError, DeadLetters};
+use mainstay::sqlite::{Options, Sqlite};
+use serde::Serialize;
+
+use crate::folder::{self, Folder, Service};
+use crate::output::{BadInput, Output};
+
+/// Keys that are read at a time.
+const PAGE: usize = 200;
+
+/// What to do with messages that could not be handled.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List what waits: the first message of each key, and how many are behind it.
+    List(List),
+    /// Show one with its content, and what waits behind it.
+    Show(One),
+    /// Have it tried again now. The service does so within about a second, or when it runs again.
+    Retry(One),
+    /// Never handle it: its effect is given up. What waits behind it goes on.
+    Discard(One),
+}
+
+/// Whose messages.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Whose {
+    /// The data folder of `mainstay up`.
+    #[arg(long, value_name = "DIR", default_value = folder::DEFAULT)]
+    data: PathBuf,
+    /// Only what this service could not handle.
+    #[arg(long)]
+    service: Option<Service>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    whose: Whose,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+}
+
+/// Arguments of the others.
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// Which, as `list` names it.
+    id: String,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+impl Whose {
+    fn folder(&self) -> Folder {
+        Folder::new(&self.data)
+    }
+
+    fn services(&self) -> Vec<Service> {
+        self.service.map_or(Service::ALL.to_vec(), |service| vec![service])
+    }
+}
+
+pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
+    match command {
+        Command::List(arguments) => list(&arguments, output).await,
+        Command::Show(arguments) => show(&arguments, output).await,
+        Command::Retry(arguments) => ask(&arguments, Ask::Retry, output).await,
+        Command::Discard(arguments) => ask(&arguments, Ask::Discard, output).await,
+    }
+}
+
+async fn list(arguments: &List, output: &Output) -> Result<()> {
+    let mut left = arguments.limit;
+    let mut any = false;
+    for (service, store) in arguments.whose.folder().stores(&arguments.whose.services())? {
+        let letters = DeadLetters::new(store)?;
+        let mut after = None;
+        while left > 0 {
+            let (keys, next) = letters.list(after, PAGE.min(left)).await?;
+            left -= keys.len().min(left);
+            for key in &keys {
+                any = true;
+                output.print(&line::Waiting::new(service, key), line::Waiting::text);
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+    }
+    if !any && !output.json {
+        output.line("nothing waits: every message that came was handled");
+    }
+    Ok(())
+}
+
+async fn show(arguments: &One, output: &Output) -> Result<()> {
+    for (service, store) in arguments.whose.folder().stores(&arguments.whose.services())? {
+        match DeadLetters::new(store)?.show(&arguments.id).await {
+            Ok(letters) => {
+                for (behind, letter) in letters.iter().enumerate() {
+                    output.print(&line::Shown::new(service, behind, letter)?, line::Shown::text);
+                }
+                return Ok(());
+            }
+            Err(DeadLetterError::Unknown(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(unknown(&arguments.id))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Ask {
+    Retry,
+    Discard,
+}
+
+#[derive(Serialize)]
+struct Asked<'a> {
+    service: Service,
+    id: &'a str,
+    asked: Ask,
+}
+
+async fn ask(arguments: &One, asked: Ask, output: &Output) -> Result<()> {
+    let (cx, id, folder) = (Context::system(), arguments.id.as_str(), arguments.whose.folder());
+    for (service, store) in folder.stores(&arguments.whose.services())? {
+        // Looked for by reading: only the store that has it is opened to write.
+        match DeadLetters::new(store)?.show(id).await {
+            Err(DeadLetterError::Unknown(_)) => continue,
+            found => found?,
+        };
+        let letters = DeadLetters::new(Sqlite::open(Options::new(folder.store(service)).existing())?)?;
+        match asked {
+            Ask::Retry => letters.retry(&cx, id).await?,
+            Ask::Discard => letters.discard(&cx, id).await?,
+        }
+        output.print(&Asked { service, id, asked }, |asked| {
+            let what = match asked.asked {
+                Ask::Retry => "is tried again",
+                Ask::Discard => "is discarded, and what waits behind it goes on",
+            };
+            format!("{id} {what} when {service} looks: within about a second, if it runs")
+        });
+        return Ok(());
+    }
+    Err(unknown(id))
+}
+
+fn unknown(id: &str) -> anyhow::Error {
+    BadInput(format!(
+        "no message {id:?} waits here; nothing was done; see `mainstay dead-letter list`, and check --data"
+    ))
+    .into()
+}

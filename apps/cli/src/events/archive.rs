@@ -1,0 +1,46 @@
+//! `mainstay events archive`: old events into a file, a marker in their place.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use mainstay::sqlite::{NotArchived, Options, Sqlite};
+use mainstay::store::{AppendError, Archived, Position};
+
+use crate::output::{BadInput, Output, Unusable};
+
+/// Moves the events before a position to a new file and records a marker for them. The chain stays provable:
+/// `events verify` passes across the marker, and with `--archive` proves what is in the file too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The store file.
+    file: PathBuf,
+    /// The first position that stays. Whoever follows the feed should be past it.
+    #[arg(long, value_name = "POSITION")]
+    before: u64,
+    /// The archive: a new file.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    let store = Sqlite::open(Options::new(&arguments.file).existing())?;
+    let marker = store.archive(Position(arguments.before), &arguments.to).await.map_err(explained)?;
+    store.close();
+    output.print(&marker, |marker| {
+        let Archived { from, to, count, digest, .. } = marker;
+        let file = arguments.to.display();
+        format!("positions {from} to {to} ({count} events) are in {file}; keep it\ndigest {digest}")
+    });
+    Ok(())
+}
+
+/// The error with the exit code that is its own.
+fn explained(error: NotArchived) -> anyhow::Error {
+    let said = error.to_string();
+    match error {
+        NotArchived::Range(_) => BadInput(said).into(),
+        NotArchived::Read(error) => error.into(),
+        NotArchived::Unknown(why) => anyhow::Error::new(AppendError::Unknown { why }).context(said),
+        NotArchived::File { .. } | NotArchived::Refused(_) => Unusable(said).into(),
+    }
+}
