@@ -1,8 +1,12 @@
-//! How facts move: commands become events, events become rows.
+//! How facts move: commands become events, events become rows, and what one service decided reaches the others.
 //!
 //! ```text
 //! command ──► Decider::decide ──► events ──► store ──► feed ──► Projection::apply ──► rows ──► query
-//!   (state: Decider::evolve over the stream)            (checkpoint in the rows' transaction)
+//!   (state: Decider::evolve over the stream)  │         (checkpoint in the rows' transaction)
+//!                                             │ outbox rows, in the events' transaction
+//!                                             ▼
+//!                   Relay ──► log ──► another service's Follower ──► Reactor::react ──► its events, its outbox …
+//!                                       (mark, effect and checkpoint in one transaction)
 //! ```
 //!
 //! # A bank account
@@ -108,16 +112,21 @@
 //! - [`Projection`]: rows made from events. [`Projector`](projection::Projector) follows the feed,
 //!   [`Reader`](projection::Reader) answers.
 //! - Receipt: what a command gives, and what a reader waits for.
+//! - [`Work`](work::Work): one transaction of a service, for request handlers and reactors alike.
+//! - [`Relay`](outbox::Relay): publishes what was decided. [`Follower`](inbox::Follower): handles what others
+//!   published, once. [`DeadLetters`](inbox::DeadLetters): what could not be handled, for operators.
+//! - [`Reactor`](saga::Reactor): a participant of a saga by choreography; [`inbox`] has an example of two.
 //!
 //! # When it fails
 //!
 //! Every error says whether something was written. A conflict is decided again; a lost answer is resolved by
-//! handing in the same ids; a projection goes on at its checkpoint. What needs a person stops and says where.
+//! handing in the same ids; a projection and a follower go on at their checkpoints; a message that can't be handled is
+//! parked with what follows it under its key. What needs a person stops and says where.
 //!
 //! # Floor
 //!
-//! `engines`: it knows `models` (the store contract), `rules` (retry) and `terms`, and no backend. To add a way
-//! in which facts move: a folder beside [`command`] and [`projection`], over the contract only.
+//! `engines`: it knows `models` (the contracts of store and log), `rules` (retry) and `terms`, and no backend. To add
+//! a way in which facts move: a folder beside [`command`] and [`projection`], over the contracts only.
 
 pub mod command;
 pub mod correlation;

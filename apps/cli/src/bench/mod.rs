@@ -9,6 +9,7 @@ mod rows;
 mod shop;
 pub(crate) mod shop_process;
 mod store;
+mod usage;
 
 use anyhow::Result;
 

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::machine::{self, Machine};
+use super::machine::Machine;
 use super::ratio::{Ratio, Target, median};
 use super::shop_process::Shop;
+use super::usage;
 use crate::folder::Service;
 use crate::http::Http;
 use crate::output::{BadInput, Output};
@@ -214,7 +215,7 @@ async fn saturated(arguments: &Arguments, client: &Client, shop: &Shop, folder: 
     // The first seconds fill caches and statements.
     tokio::time::sleep(Duration::from_secs(2)).await;
     all.lock().await.reset();
-    let (began, machine) = (Instant::now(), machine::Busy::of(folder));
+    let (began, machine) = (Instant::now(), usage::Busy::of(folder));
     let before = shop.processes()?;
     tokio::time::sleep(Duration::from_secs(arguments.saturated)).await;
     let after = shop.processes()?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::machine::Process;
+use super::usage::{self, Process};
 use crate::folder::Service;
 
 /// The shop is up within so long, and down again.
@@ -95,7 +95,7 @@ impl Shop {
     /// Ends it as Ctrl-C does; how often each service has committed, where it says so.
     pub(super) async fn end(mut self) -> Result<BTreeMap<Service, u64>> {
         let pid = self.child.id().context("the shop has ended by itself")?;
-        super::machine::terminate(pid)?;
+        usage::terminate(pid)?;
         let mut commits = BTreeMap::new();
         let ended = async {
             while let Some(line) = self.lines.next_line().await? {

@@ -129,6 +129,20 @@ create table mainstay_outbox_epochs(
 ) strict;
 ",
     "
+-- The ring of the last numbers and their hashes: 64 slots of 40 bytes a row, where there was a row for each slot.
+create table mainstay_inbox_ring(
+    id integer primary key,
+    data blob not null
+) strict;
+insert into mainstay_inbox_ring(id, data)
+    with recursive slots(slot) as (select 0 union all select slot + 1 from slots where slot < 1023)
+    select i.id * 16 + s.slot / 64,
+           unhex(group_concat(coalesce(printf('%016X', r.seq) || hex(r.content), printf('%080X', 0)), '' order by s.slot))
+    from mainstay_inbox i cross join slots s
+    left join mainstay_inbox_recent r on r.inbox = i.id and r.slot = s.slot
+    group by i.id, s.slot / 64;
+drop table mainstay_inbox_recent;
+
 create table mainstay_archives(
     first integer primary key,
     last integer not null,
@@ -153,7 +167,7 @@ const TABLES: [&str; 16] = [
     "mainstay_outbox_epochs",
     "mainstay_inbox",
     "mainstay_inbox_holes",
-    "mainstay_inbox_recent",
+    "mainstay_inbox_ring",
     "mainstay_checkpoints",
     "mainstay_views",
     "mainstay_view_rows",

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use mainstay_envelope::{Context, Timestamp};
+use mainstay_envelope::{ContentHash, Context, MessageIdentity, Producer, Timestamp};
 use mainstay_event_store::{
-    Abort, Act, AppendError, EventType, Expected, Head, NewEvent, OutboxRecord, OutboxRow, Payload, Position,
-    Query, ReadError, Refusal, Store, StreamName, Tag, Topic, Tx, Verifier,
+    Abort, Act, AppendError, ConsumerName, EventType, Expected, Head, Mark, NewEvent, OutboxRecord,
+    OutboxRow, Payload, Position, Query, ReadError, Refusal, Store, StreamName, Tag, Topic, Tx, Verifier,
 };
 use mainstay_sqlite::rusqlite::Connection;
 use mainstay_sqlite::{OpenError, Options, Sqlite};
@@ -293,6 +293,56 @@ async fn outbox_rows_of_schema_1_go_on() {
     let left = store.outbox_unsent(0, 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|row| (row.seq, row.number, row.position.0)).collect();
     assert_eq!(left, [(3, 3, 40), (4, 4, 41)]);
+}
+
+/// What it remembers of messages, with their hashes, holds on: a message that was handled by an older build is not
+/// handled again, and one whose number came with another content is noticed.
+#[tokio::test]
+async fn handled_messages_of_schema_1_stay_handled() {
+    let folder = folder::Folder::new();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, include_bytes!("fixtures/schema-1.db")).unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "insert into mainstay_inbox(id, consumer, producer, epoch, partition, watermark, holes)
+             values (7, 'c', 'p', 1, 0, 1100, 1);
+         insert into mainstay_inbox_holes(inbox, first, last) values (7, 1050, 1060);",
+    )
+    .unwrap();
+    for seq in (77..=1_100).filter(|seq| !(1_050..=1_060).contains(seq)) {
+        let content = ContentHash::of(format!("{seq}").as_bytes());
+        let insert = "insert into mainstay_inbox_recent(inbox, slot, seq, content) values (7, ?1, ?2, ?3)";
+        conn.execute(insert, (seq % 1_024, seq, content.0)).unwrap();
+    }
+    drop(conn);
+    let store = Sqlite::open(Options::new(&path).existing()).unwrap();
+    let cases = [
+        (77, "77", Mark::Repeated),
+        (1_023, "1023", Mark::Repeated),
+        (1_024, "1024", Mark::Repeated),
+        (1_100, "1100", Mark::Repeated),
+        (1_024, "other", Mark::Altered),
+        (1_099, "other", Mark::Altered),
+        (1_055, "1055", Mark::First),
+        (1_055, "other", Mark::Altered),
+        (1_101, "1101", Mark::First),
+        (3, "other", Mark::Repeated),
+    ];
+    for (seq, content, expected) in cases {
+        let message = MessageIdentity {
+            producer: Producer::new("p").unwrap(),
+            epoch: 1,
+            partition: 0,
+            seq,
+            content: ContentHash::of(content.as_bytes()),
+        };
+        let consumer = ConsumerName::new("c").unwrap();
+        let cx = Context::system();
+        let marked = store.transact(&cx, move |tx| {
+            Ok::<_, Abort<String>>(tx.inbox_mark(&consumer, &message)?)
+        });
+        assert_eq!(marked.await.unwrap().value, expected, "{seq} {content}");
+    }
 }
 
 #[cfg(feature = "faults")]

@@ -40,7 +40,7 @@ pub(super) struct Handler<S, R> {
     reactor: Arc<R>,
     pub(super) publisher: Publisher,
     /// The types it consumes from this topic.
-    pub(super) consumes: BTreeSet<String>,
+    pub(super) consumes: Arc<BTreeSet<String>>,
     store: PhantomData<fn() -> S>,
 }
 
@@ -49,7 +49,7 @@ impl<S, R> Clone for Handler<S, R> {
         Self {
             reactor: Arc::clone(&self.reactor),
             publisher: self.publisher.clone(),
-            consumes: self.consumes.clone(),
+            consumes: Arc::clone(&self.consumes),
             store: PhantomData,
         }
     }
@@ -63,7 +63,7 @@ impl<S, R> fmt::Debug for Handler<S, R> {
 
 impl<S: Store, R: Reactor<S>> Handler<S, R> {
     pub(super) fn new(reactor: Arc<R>, publisher: Publisher, consumes: BTreeSet<String>) -> Self {
-        Self { reactor, publisher, consumes, store: PhantomData }
+        Self { reactor, publisher, consumes: Arc::new(consumes), store: PhantomData }
     }
 
     /// Does the message's effect. The mark is the caller's.

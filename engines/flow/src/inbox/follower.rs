@@ -152,6 +152,16 @@ impl<S: Store, L: Log, R: Reactor<S>> Follower<S, L, R> {
         Ok(looked_at)
     }
 
+    /// How many messages are not looked at yet, all partitions together: for metrics. (Offsets of some logs have gaps,
+    /// and then it is a little more than there are.)
+    pub async fn lag(&self) -> Result<u64, FollowError> {
+        let mut lag = 0;
+        for lane in &*self.lanes {
+            lag += LaneWork::new(&self.route, lane).lag().await?;
+        }
+        Ok(lag)
+    }
+
     async fn follow(&self, cx: &Context) -> Result<(), FollowError> {
         if let [lane] = &*self.lanes {
             return LaneWork::new(&self.route, lane).follow(cx).await;
@@ -169,7 +179,11 @@ impl<S: Store, L: Log, R: Reactor<S>> Follower<S, L, R> {
         // The first that ends takes the others with it: dropped, they are aborted.
         match lanes.join_next().await {
             Some(Ok(ended)) => ended,
-            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Ok(()),
+            },
             None => Ok(()),
         }
     }

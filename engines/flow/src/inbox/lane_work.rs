@@ -118,6 +118,19 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         }
     }
 
+    pub(super) async fn lag(&self) -> Result<u64, FollowError> {
+        let (group, topic) = self.names();
+        let Route { log, store, .. } = self.route;
+        let end = match log.end(&self.route.topic, self.lane.partition).await {
+            Ok(end) => end.0,
+            Err(why) => return Err(FollowError::Log { group, topic, why }),
+        };
+        match store.checkpoint(&self.lane.checkpoint).await {
+            Ok(at) => Ok(end.saturating_sub(at.unwrap_or(Position::START).0)),
+            Err(why) => Err(FollowError::Read { group, topic, why }),
+        }
+    }
+
     /// Does one thing that is to be done.
     async fn turn(&self, cx: &Context, place: &mut Option<Place>) -> Result<Turn, Trouble> {
         let Some(place) = place else {
@@ -288,7 +301,8 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
                     place.batch = (end - start) / 2;
                     alone = None;
                 }
-                Err(Ended::Dropped(refusal)) if end > start => {
+                // Refused once more although it is only parked now: that is no message's doing.
+                Err(Ended::Dropped(refusal)) if end > start && !failed.contains_key(&start) => {
                     Arc::make_mut(&mut failed).insert(start, Failure::Transient(refusal.to_string()));
                 }
                 Err(ended) => return Err(self.trouble(ended)),

@@ -15,6 +15,65 @@
 //!
 //! [`once`] is the same for requests: the idempotency key of an HTTP call.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use mainstay_envelope::Context;
+//! use mainstay_event_store::{Abort, Row, Store, StreamName, Tx, ViewName, memory::Memory};
+//! use mainstay_flow::inbox::Follower;
+//! use mainstay_flow::outbox::Relay;
+//! use mainstay_flow::saga::{Failure, Incoming, Participant, Reactor};
+//! use mainstay_flow::work::{Entity, Publisher, Work, transact};
+//! use mainstay_flow::{Decider, Event};
+//! use mainstay_messaging::memory::Memory as Log;
+//!
+//! #[derive(Clone, Debug, PartialEq, Event)]
+//! #[event(crate = "mainstay_flow")]                        // not needed by those who use the facade `mainstay`
+//! enum OrderEvent { OrderCreated { customer: String } }
+//!
+//! #[derive(Default)]
+//! struct Order;
+//! impl Decider for Order {
+//!     type Command = String;
+//!     type Event = OrderEvent;
+//!     type Refusal = std::convert::Infallible;
+//!     fn decide(&self, customer: &String) -> Result<Vec<OrderEvent>, Self::Refusal> {
+//!         Ok(vec![OrderEvent::OrderCreated { customer: customer.clone() }])
+//!     }
+//!     fn evolve(&mut self, _: &OrderEvent) {}
+//! }
+//!
+//! // Another service, with a store of its own, greets whoever orders.
+//! struct Greeter;
+//! impl<S: Store> Reactor<S> for Greeter {
+//!     fn participant(&self) -> Participant {
+//!         Participant::new("greeter").on("OrderCreated", "order").ends().into()
+//!     }
+//!     fn react(&self, work: &Work<'_, S>, message: &Incoming<'_>) -> Result<(), Failure> {
+//!         let OrderEvent::OrderCreated { customer } = message.open()?;
+//!         let greeted = ViewName::new("greeted").map_err(|bad| Failure::poisoned(bad.to_string()))?;
+//!         Ok(work.tx().view_put(&greeted, &Row::new(message.key(), customer))?)
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (cx, orders, log, greetings) = (Context::system(), Memory::new(), Log::default(), Memory::new());
+//! let publisher = Publisher::new(&Participant::new("order").starts("OrderCreated"))?;
+//! let done = transact(&orders, &cx, &publisher, |work| {
+//!     let stream = StreamName::new("order-1").map_err(mainstay_event_store::Refusal::from)?;
+//!     let Ok(_) = work.act(&Entity::<Order>::replayed(), &stream, "order-1", &"ada".to_owned())?;
+//!     Ok::<_, Abort<std::convert::Infallible>>(())
+//! });
+//! println!("{}", done.await?.receipt);
+//!
+//! Relay::new(orders, log.clone()).run_until_empty(&cx).await?;           // a service: .run(&cx, stop)
+//! let follower = Follower::new(greetings.clone(), log, "order", Arc::new(Greeter))?;
+//! follower.run_until_caught_up(&cx).await?;                              // a service: .run(&cx, stop)
+//! assert_eq!(greetings.view_get(&ViewName::new("greeted")?, "order-1").await?, Some(b"ada".to_vec()));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Promises, each with its test in `tests/flow/inbox.rs`, `parking.rs`, `followed.rs` or `request.rs`:
 //! - A message takes effect once (`a_crash_between_any_two_steps_neither_loses_nor_doubles_an_effect`,
 //!   `what_is_published_again_is_swallowed`, `a_log_made_anew_is_read_again_and_nothing_is_doubled`).

@@ -27,6 +27,8 @@ const MARKS_MAX: usize = 2_048;
 /// or when the first of them has waited so long. Marks are only what a restart begins from: to make them late costs
 /// a few messages published twice after a crash, and saves a flush of the disk for each message.
 const MARK_AFTER: Duration = Duration::from_millis(50);
+/// How long a relay that was told to stop tries to mark what it has published.
+const LAST_MARK_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked for old rows; while there are more, how often some are removed, and how many at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(20);
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
@@ -155,9 +157,10 @@ impl<S: Store, L: Log> Relay<S, L> {
             .await
         };
         // Cut off anywhere: what was published and is not marked is published again, and swallowed by receivers.
-        // Marking it now only spares them that.
-        if let Some(running) = &mut running {
-            let marked = self.mark(cx, running).await;
+        // Marking it now only spares them that, so nobody waits for it for long.
+        if let Some(running) = &mut running
+            && let Ok(marked) = tokio::time::timeout(LAST_MARK_MAX, self.mark(cx, running)).await
+        {
             return ended.and(marked);
         }
         ended
@@ -196,39 +199,53 @@ impl<S: Store, L: Log> Relay<S, L> {
 
     /// Publishes the next rows; were there any?
     pub async fn step(&self, cx: &Context, running: &mut Running) -> Result<bool, RelayError> {
-        let mut rows = self.rows(cx, running).await?;
-        if running.again_to > 0 && (rows.is_empty() || running.cursor >= running.again_to) {
-            // The log has again what it lacked, as far as it is kept. Now what has no mark, from the beginning.
-            self.mark(cx, running).await?;
-            (running.cursor, running.again_to) = (0, 0);
-            rows = self.rows(cx, running).await?;
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            let mut rows = self.rows(cx, running).await?;
+            if running.again_to > 0 && (rows.is_empty() || running.cursor >= running.again_to) {
+                // The log has again what it lacked, as far as it is kept. Now what has no mark, from the beginning.
+                self.mark(cx, running).await?;
+                (running.cursor, running.again_to) = (0, 0);
+                rows = self.rows(cx, running).await?;
+            }
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+            let (first, last) = (first.seq, last.seq);
+            let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+            let messages = self.messages(rows)?;
+            let append = async {
+                let appended = self.log.append(cx, messages).await;
+                appended.map(drop).map_err(|why| RelayError::Append { first, last, why })
+            };
+            let appended = if self.mark_is_due(cx, running) {
+                // The log's flush and the store's are two files' work.
+                let (appended, marked) = tokio::join!(append, self.mark(cx, running));
+                marked?;
+                appended
+            } else {
+                append.await
+            };
+            match appended {
+                Ok(()) => {
+                    if running.unmarked.is_empty() {
+                        running.since = cx.now();
+                    }
+                    running.unmarked.extend(seqs);
+                    running.cursor = last;
+                    return Ok(true);
+                }
+                // After an unknown outcome too: the same rows are read and published again, and receivers know them.
+                Err(error) => self.wait_out(cx, &mut pace, error).await?,
+            }
         }
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
-        let (first, last) = (first.seq, last.seq);
-        let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+    }
+
+    fn messages(&self, rows: Vec<OutboxRecord>) -> Result<Vec<Message>, RelayError> {
         let id = self.store.id();
-        let messages = rows
-            .into_iter()
-            .map(|row| {
-                let seq = row.seq;
-                message(row, id).map_err(|why| RelayError::row(seq, &why))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        if self.mark_is_due(cx, running) {
-            // The log's flush and the store's are two files' work.
-            let (appended, marked) =
-                tokio::join!(self.append(cx, first, last, messages), self.mark(cx, running));
-            marked?;
-            appended?;
-        } else {
-            self.append(cx, first, last, messages).await?;
-        }
-        if running.unmarked.is_empty() {
-            running.since = cx.now();
-        }
-        running.unmarked.extend(seqs);
-        running.cursor = last;
-        Ok(true)
+        let message = |row: OutboxRecord| {
+            let seq = row.seq;
+            message(row, id).map_err(|why| RelayError::row(seq, &why))
+        };
+        rows.into_iter().map(message).collect()
     }
 
     /// Marks what is due, and waits for more rows.
@@ -274,23 +291,6 @@ impl<S: Store, L: Log> Relay<S, L> {
             rows.truncate(whole);
         }
         Ok(rows)
-    }
-
-    /// Appends, until it is known that it happened. Again after an unknown outcome: receivers know the identities.
-    async fn append(
-        &self,
-        cx: &Context,
-        first: u64,
-        last: u64,
-        messages: Vec<Message>,
-    ) -> Result<(), RelayError> {
-        let mut pace = Pace::new(cx, self.settings);
-        loop {
-            match self.log.append(cx, messages.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(why) => self.wait_out(cx, &mut pace, RelayError::Append { first, last, why }).await?,
-            }
-        }
     }
 
     fn mark_is_due(&self, cx: &Context, running: &Running) -> bool {

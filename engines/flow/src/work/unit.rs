@@ -55,15 +55,7 @@ pub struct Decided<D: Decider> {
 impl<'a, S: Store> Work<'a, S> {
     /// Work in this transaction, on account of this fact. The transaction has to act for it already.
     pub(crate) fn new(tx: &'a S::Tx, publisher: &'a Publisher, fact: &'a Fact, seed: Seed) -> Self {
-        Self {
-            tx,
-            publisher,
-            fact,
-            seed,
-            ids: Cell::new(0),
-            tag: OnceCell::new(),
-            keyed: Cell::new(false),
-        }
+        Self { tx, publisher, fact, seed, ids: Cell::new(0), tag: OnceCell::new(), keyed: Cell::new(false) }
     }
 
     /// The transaction itself: views, conditions, leases, the user's own SQL by [`Store::native`].

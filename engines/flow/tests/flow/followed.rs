@@ -22,7 +22,11 @@ async fn met(followed: &Followed, receipt: &Receipt) -> bool {
     }
 }
 
-fn following<L: Log>(home: &Memory, log: &L, keeper: &Keeper<Memory>) -> (Follower<Memory, L, Keeper<Memory>>, Followed) {
+fn following<L: Log>(
+    home: &Memory,
+    log: &L,
+    keeper: &Keeper<Memory>,
+) -> (Follower<Memory, L, Keeper<Memory>>, Followed) {
     let followed = Followed::new(home.id());
     (follower(home, log, keeper).followed(&followed).parking_retry(quick(2)), followed)
 }

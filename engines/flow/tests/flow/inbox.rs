@@ -29,13 +29,17 @@ async fn assert_all(store: &impl Store, last: u64) {
     let even: Vec<u64> = (2..=last).step_by(2).collect();
     assert_eq!((kept(store, "a").await, kept(store, "b").await), (odd, even));
     assert_eq!(filed(store).await, last, "effects, each once");
-    assert_eq!(store.outbox_after(0, 1_000).await.unwrap().len() as u64, last, "what was published, each once");
+    assert_eq!(
+        store.outbox_after(0, 1_000).await.unwrap().len() as u64,
+        last,
+        "what was published, each once"
+    );
 }
 
 /// Goes on until nothing is parked. A crash of the process ends it.
 async fn settle(store: &Faulty, log: &MemoryLog, keeper: &Keeper<Faulty>) {
     let follower = follower(store, log, keeper).batch_max(2).parking_retry(quick(50));
-    loop {
+    for _ in 0..3_000 {
         follower.run_until_caught_up(&cx()).await.unwrap();
         let parked = DeadLetters::new(store.inner.clone()).unwrap().list(None, 10).await.unwrap().0;
         if parked.is_empty() {
@@ -44,6 +48,7 @@ async fn settle(store: &Faulty, log: &MemoryLog, keeper: &Keeper<Faulty>) {
         // Until the wall clock has come to the next try.
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
+    panic!("it never came to an end");
 }
 
 /// A keeper that fails for some numbers, twice each: before and after they are parked.
@@ -66,6 +71,7 @@ async fn what_is_sent_is_handled_once_in_order() {
     let (_, log) = log_of(&cx, 20).await;
     for (batch, looked_at) in [(3, 20), (256, 0)] {
         let follower = follower(&home, &log, &Keeper::new()).batch_max(batch);
+        assert_eq!(follower.lag().await.unwrap(), looked_at);
         assert_eq!(follower.run_until_caught_up(&cx).await.unwrap(), looked_at);
         assert_all(&home, 20).await;
     }
@@ -85,7 +91,8 @@ async fn a_crash_between_any_two_steps_neither_loses_nor_doubles_an_effect() {
             loop {
                 let plan = std::iter::repeat_n(Fault::None, survived).chain([fault.clone()]);
                 // One process in two is left alone, so that all of it comes to an end.
-                let process = Faulty::over(home.clone(), plan.take(if crashes % 2 == 0 { survived + 1 } else { 0 }));
+                let process =
+                    Faulty::over(home.clone(), plan.take(if crashes % 2 == 0 { survived + 1 } else { 0 }));
                 let ended = tokio::select! {
                     () = settle(&process, &log, &keeper) => true,
                     () = process.crashed() => false,
@@ -138,8 +145,8 @@ async fn a_log_made_anew_is_read_again_and_nothing_is_doubled() {
     anew.append(&cx, first).await.unwrap();
     let told = Arc::new(Mutex::new(String::new()));
     let heard = Arc::clone(&told);
-    let follower = follower(&home, &anew, &Keeper::new())
-        .on_trouble(move |what| heard.lock().unwrap().push_str(what));
+    let follower =
+        follower(&home, &anew, &Keeper::new()).on_trouble(move |what| heard.lock().unwrap().push_str(what));
     follower.run_until_caught_up(&cx).await.unwrap();
     assert!(told.lock().unwrap().contains("read again from its beginning"), "{told:?}");
     assert_all(&home, 6).await;
@@ -188,9 +195,12 @@ async fn two_followers_of_one_group_share_the_work_and_double_nothing() {
             let follower = follower(&home, &log, &keeper).batch_max(3).parking_retry(quick(50));
             let (cx, home) = (cx.clone(), home.clone());
             tokio::spawn(async move {
-                while filed(&home).await < 200 {
+                for _ in 0..5_000 {
                     follower.run_until_caught_up(&cx).await.unwrap();
-                    tokio::task::yield_now().await;
+                    if filed(&home).await >= 200 {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
             })
         })
@@ -233,8 +243,8 @@ async fn every_partition_is_followed() {
         let (follower, cx) = (follower.clone(), cx.clone());
         async move { follower.run(&cx, async { drop(stopped.await) }).await }
     });
-    while filed(&home).await < 40 {
-        home.wait_past(home.head().await.unwrap().position, std::time::Duration::from_secs(30)).await;
+    for handled in 0..40 {
+        home.wait_past(mainstay_event_store::Position(handled), std::time::Duration::from_secs(30)).await;
     }
     stop.send(()).unwrap();
     running.await.unwrap().unwrap();
@@ -250,10 +260,13 @@ async fn an_effect_carries_the_account_of_its_message() {
     let (cx, home) = (cx(), Memory::new());
     let desk = Memory::new();
     let log = MemoryLog::default();
-    let calls = [cx.child(), Context::system().with_envelope(mainstay_envelope::Envelope::begin(
-        mainstay_envelope::Priority::Normal,
-        &**cx.chance(),
-    ))];
+    let calls = [
+        cx.child(),
+        Context::system().with_envelope(mainstay_envelope::Envelope::begin(
+            mainstay_envelope::Priority::Normal,
+            &**cx.chance(),
+        )),
+    ];
     for (n, call) in (1..).zip(&calls) {
         send(&desk, call, "a", &[n]).await;
     }
@@ -294,7 +307,9 @@ async fn messages_of_other_types_are_passed_over_and_leave_no_hole() {
             headers: vec![("type".into(), "Whispered".into())],
             payload: b"?".to_vec(),
         };
-        desk.transact(&cx, move |tx| Ok::<_, mainstay_event_store::Abort<()>>(tx.outbox(&row)?)).await.unwrap();
+        desk.transact(&cx, move |tx| Ok::<_, mainstay_event_store::Abort<()>>(tx.outbox(&row)?))
+            .await
+            .unwrap();
         send(&desk, &cx, "a", &[n]).await;
     }
     relay(&desk, &log).run_until_empty(&cx).await.unwrap();
@@ -342,8 +357,11 @@ async fn a_refusal_that_a_reactor_swallows_parks_its_message() {
     let follower = follower(&home, &log, &keeper).parking_retry(quick(50));
     follower.run_until_caught_up(&cx).await.unwrap();
     assert_eq!(kept(&home, "a").await, [1], "the others are handled at once");
-    while !DeadLetters::new(home.clone()).unwrap().list(None, 10).await.unwrap().0.is_empty() {
+    for _ in 0..3_000 {
         follower.run_until_caught_up(&cx).await.unwrap();
+        if DeadLetters::new(home.clone()).unwrap().list(None, 10).await.unwrap().0.is_empty() {
+            break;
+        }
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     assert_all(&home, 2).await;

@@ -19,9 +19,13 @@ use crate::bank::quick;
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(crate = "mainstay_flow")]
 pub(crate) enum Letter {
-    Sent { number: u64 },
+    Sent {
+        number: u64,
+    },
     /// Recorded, never published.
-    Drafted { number: u64 },
+    Drafted {
+        number: u64,
+    },
 }
 
 /// Sends letters; two at a time from the second command on.
@@ -75,12 +79,7 @@ pub(crate) async fn send<S: Store>(store: &S, cx: &Context, key: &str, numbers: 
 }
 
 /// Sends numbers under a key in one transaction.
-pub(crate) async fn send_together<S: Store>(
-    store: &S,
-    cx: &Context,
-    key: &str,
-    numbers: &[u64],
-) -> Receipt {
+pub(crate) async fn send_together<S: Store>(store: &S, cx: &Context, key: &str, numbers: &[u64]) -> Receipt {
     let letters: Vec<_> = numbers.iter().map(|number| Letter::Sent { number: *number }).collect();
     let (key, stream) = (key.to_owned(), StreamName::new(format!("desk-{key}")).unwrap());
     let done = transact(store, cx, &sender(), move |work| {

@@ -75,7 +75,10 @@ async fn a_relay_killed_at_any_step_loses_nothing() {
                     break;
                 }
             }
-            assert!(crashes > 0 || survived > 3, "{store_fault:?} {log_fault:?} {survived}: nothing was tested");
+            assert!(
+                crashes > 0 || survived > 3,
+                "{store_fault:?} {log_fault:?} {survived}: nothing was tested"
+            );
             // A process that dies at its first step each time gets nowhere, and one that is left alone then does.
             relay(&desk, &log).run_until_empty(&cx).await.unwrap();
             assert_eq!(first_times(&numbers(&log).await), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -146,7 +149,8 @@ async fn a_running_relay_publishes_what_comes_and_marks_it_when_told_to_stop() {
     });
     for n in 1..=3 {
         send(&desk, &cx, "a", &[n]).await;
-        log.wait_past(&crate::post::topic(), 0, mainstay_messaging::Offset(n - 1), Duration::from_secs(30)).await;
+        log.wait_past(&crate::post::topic(), 0, mainstay_messaging::Offset(n - 1), Duration::from_secs(30))
+            .await;
         assert_eq!(numbers(&log).await.len() as u64, n, "published as soon as it is recorded");
     }
     assert_eq!(unsent(&desk).await, [1, 2, 3], "marks may be late");
@@ -184,7 +188,10 @@ async fn write(store: &Memory, cx: &Context, number: u64) {
     let row = OutboxRow {
         topic: Topic::new("sender").unwrap(),
         key: "a".into(),
-        headers: vec![("id".into(), Uuid::from_u128(number.into()).to_string()), ("type".into(), "Sent".into())],
+        headers: vec![
+            ("id".into(), Uuid::from_u128(number.into()).to_string()),
+            ("type".into(), "Sent".into()),
+        ],
         payload: format!("{{\"number\":{number}}}").into_bytes(),
     };
     store.transact(cx, move |tx| Ok::<_, Abort<()>>(tx.outbox(&row)?)).await.unwrap();
@@ -229,7 +236,8 @@ async fn a_restored_store_opens_an_epoch() {
         }
         let told = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&told);
-        let telling = relay(&restored, &log).on_trouble(move |what| heard.lock().unwrap().push(what.to_owned()));
+        let telling =
+            relay(&restored, &log).on_trouble(move |what| heard.lock().unwrap().push(what.to_owned()));
         telling.run_until_empty(&cx).await.unwrap();
         let told = told.lock().unwrap().join("\n");
         assert!(told.contains("restored") && told.contains("rows after 3"), "{told}");
@@ -315,10 +323,14 @@ async fn a_log_that_lost_its_end_gets_it_again() {
         shorter.append(&cx, messages).await.unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&told);
-        let telling = relay(&desk, &shorter).on_trouble(move |what| heard.lock().unwrap().push(what.to_owned()));
+        let telling =
+            relay(&desk, &shorter).on_trouble(move |what| heard.lock().unwrap().push(what.to_owned()));
         telling.batch_max(2).run_until_empty(&cx).await.unwrap();
         let told = told.lock().unwrap().join("\n");
-        assert!(told.contains("lost its end") && told.contains(&format!("rows {} to 6", lost_after + 1)), "{told}");
+        assert!(
+            told.contains("lost its end") && told.contains(&format!("rows {} to 6", lost_after + 1)),
+            "{told}"
+        );
         assert_eq!(numbers(&shorter).await, [1, 2, 3, 4, 5, 6]);
         assert_eq!(unsent(&desk).await, [0u64; 0]);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_envelope::{
-    Context, Envelope, IdempotencyKey, ManualClock, Priority, SystemChance, Timestamp,
-};
+use mainstay_envelope::{Context, Envelope, IdempotencyKey, ManualClock, Priority, SystemChance, Timestamp};
 use mainstay_event_store::memory::Memory;
-use mainstay_event_store::{Abort, AppendError, Committed, Refusal, Scan, Store, StreamName, TransactError, ViewName};
+use mainstay_event_store::{
+    Abort, AppendError, Committed, Refusal, Scan, Store, StreamName, TransactError, ViewName,
+};
 use mainstay_flow::inbox::{Once, Request, forget_expired, once};
 use mainstay_flow::work::{Entity, transact};
 
@@ -166,6 +166,10 @@ async fn a_key_is_forgotten_after_its_retention_and_cleared_in_slices() {
     assert!(forget_expired(&store, &cx).await.unwrap(), "there are more than a slice");
     assert!(!forget_expired(&store, &cx).await.unwrap());
     let all = Scan::keys(ViewName::new("mainstay.requests").unwrap(), 1_000);
-    assert_eq!(store.view_scan(&all).await.unwrap().rows.len(), 2, "the young one and the one that was done anew");
+    assert_eq!(
+        store.view_scan(&all).await.unwrap().rows.len(),
+        2,
+        "the young one and the one that was done anew"
+    );
     assert!(matches!(post(&store, &cx, kept_for("young", hour), 300).await.unwrap().value, Once::Again(_)));
 }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::guard::Guard;
 use crate::error::{Kind, LOST, kind, refusal};
+use crate::marks::Marks;
 use crate::outbox::{self, Waiting};
 use crate::prepare::Origin;
 use crate::select::{self, Names};
@@ -27,6 +28,7 @@ pub struct Transaction {
     pub(super) names: RefCell<Names>,
     pub(super) views: RefCell<views::Known>,
     pub(super) waiting: RefCell<Waiting>,
+    pub(super) marks: RefCell<Marks>,
     /// A write failed inside the engine: what the closure says no longer counts.
     pub(super) broken: RefCell<Option<Broken>>,
     /// The first refusal that a closure was given.
@@ -80,6 +82,7 @@ impl Transaction {
             names: RefCell::default(),
             views: RefCell::default(),
             waiting: RefCell::default(),
+            marks: RefCell::default(),
             broken: RefCell::default(),
             refused: RefCell::default(),
         }
@@ -152,6 +155,7 @@ impl Transaction {
         self.streams.borrow_mut().clear();
         self.names.borrow_mut().clear();
         self.views.borrow_mut().clear();
+        self.marks.borrow_mut().clear();
     }
 
     /// Reads the tail from the file, since another process may have moved it.
@@ -170,6 +174,7 @@ impl Transaction {
 
     /// Writes what waited for the end of a closure that is done.
     pub(super) fn finish(&self) -> Result<(), Refusal> {
+        self.ask(|conn| self.marks.borrow_mut().finish(conn))?;
         if self.waiting.borrow().is_empty() {
             return Ok(());
         }

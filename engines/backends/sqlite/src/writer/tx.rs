@@ -14,7 +14,7 @@ use crate::outbox::Pending;
 use crate::prepare::Origin;
 use crate::rows::{checkpoint, lease, record_lease};
 use crate::select::{self, Budget};
-use crate::{markers, marks, outbox, views};
+use crate::{markers, outbox, views};
 
 impl Tx for Transaction {
     fn append(
@@ -98,7 +98,10 @@ impl Tx for Transaction {
     }
 
     fn inbox_mark(&self, consumer: &ConsumerName, message: &MessageIdentity) -> Result<Mark, Refusal> {
-        self.inside(|| marks::mark(self.conn(), consumer, message, |error| self.engine(error)))
+        self.inside(|| {
+            let engine = |error| self.engine(error);
+            self.marks.borrow_mut().mark(self.conn(), consumer, message, engine)
+        })
     }
 
     fn checkpoint(&self, consumer: &ConsumerName) -> Result<Option<Position>, Refusal> {

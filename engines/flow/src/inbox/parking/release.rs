@@ -39,6 +39,9 @@ pub(in crate::inbox) enum Why {
     Altered,
 }
 
+/// Characters of a reason that are kept.
+const WHY_CHARS_MAX: usize = 2_000;
+
 const ALTERED: &str = "a message of the same number came before with another content: two histories of its producer \
     have met, or somebody forges; find out which one holds, then retry (handle this one too) or discard it";
 
@@ -77,7 +80,7 @@ pub(in crate::inbox) fn park<T: Tx>(
             counts.generation += 1;
             let begin = Status::Waiting { tries: 0, again_at: now };
             let (event, why) = match why {
-                Why::Failed(failure) => (event_of(failure), failure.to_string()),
+                Why::Failed(failure) => (event_of(failure), shown(failure)),
                 Why::Altered => (Event::Poisoned, ALTERED.to_owned()),
                 Why::Follows => (Event::Gone, String::new()),
             };
@@ -98,6 +101,16 @@ pub(in crate::inbox) fn park<T: Tx>(
     rows.put_key(&key, &row)?;
     let letter = Letter::new(rows.lane, &ready.delivered, now, altered)?;
     Ok(rows.put_letter(&key, &letter, Some(&message.data))?)
+}
+
+/// A failure's words, as long as an operator may want to read: a reactor may say anything.
+fn shown(failure: &Failure) -> String {
+    let mut words = failure.to_string();
+    if let Some((end, _)) = words.char_indices().nth(WHY_CHARS_MAX) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
 }
 
 /// What a failure is to the machine.
@@ -158,7 +171,7 @@ pub(in crate::inbox) fn failed<S: Store>(
         let rows = Rows { tx, views: &views, lane: &lane };
         let mut row = still(&rows, &key, &seen)?;
         row.status = step(row.status, event_of(&failure), tx.at(), &rules)?;
-        row.why = failure.to_string();
+        row.why = shown(&failure);
         rows.put_key(&key, &row)?;
         Ok(row.status)
     }
