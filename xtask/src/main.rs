@@ -8,9 +8,11 @@ mod ci;
 mod crash;
 mod examples;
 mod mutate;
+mod openapi;
 mod outside;
 mod powercut;
 mod process;
+mod shop;
 mod tidy;
 mod tree;
 
@@ -42,6 +44,8 @@ enum Check {
     Powercut(powercut::Arguments),
     /// Build and run the programs of outside users, each with its own lock file.
     Outside(outside::Arguments),
+    /// Check the shop's answers against its own OpenAPI documents, with schemathesis.
+    Openapi(openapi::Arguments),
     /// Compare with other software on this machine; a measurement, part of no lane.
     Bench(bench::Arguments),
 }
@@ -68,6 +72,7 @@ fn run(check: Check) -> anyhow::Result<bool> {
         Check::Crash(arguments) => crash::run(&arguments),
         Check::Powercut(arguments) => powercut::run(&arguments),
         Check::Outside(arguments) => outside::run(&arguments),
+        Check::Openapi(arguments) => openapi::run(&arguments),
         Check::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -2,11 +2,9 @@
 //!
 //! ```text
 //! command ──► Decider::decide ──► events ──► store ──► feed ──► Projection::apply ──► rows ──► query
-//!   (state: Decider::evolve over the stream)  │         (checkpoint in the rows' transaction)
-//!                                             │ outbox rows, in the events' transaction
-//!                                             ▼
-//!                   Relay ──► log ──► another service's Follower ──► Reactor::react ──► its events, its outbox …
-//!                                       (mark, effect and checkpoint in one transaction)
+//!   (state: Decider::evolve over the stream)  │          (checkpoint in the rows' transaction)
+//!  outbox rows, in the events' transaction ───┴──► Relay ──► log ──► another service's Follower ──► Reactor::react
+//!                                         (mark, effect, events, outbox rows, checkpoint in one transaction)
 //! ```
 //!
 //! # A bank account
@@ -19,7 +17,7 @@
 //! use mainstay_flow::command::given;
 //! use mainstay_flow::projection::Consistency::ReadYourWrites;
 //! use mainstay_flow::projection::{Failure, Observed, Projector, View};
-//! use mainstay_flow::{CommandError, Commands, Decider, Event, Projection};
+//! use mainstay_flow::{Commands, Decider, Event, Projection};
 //!
 //! #[derive(Clone, Debug, PartialEq, Event)]
 //! #[event(crate = "mainstay_flow")]           // not needed by those who use the facade `mainstay`
@@ -65,8 +63,7 @@
 //! // Its rules need no store to be tested.
 //! given::<Account>([DepositMade { amount: 100 }]).when(Withdraw { amount: 120 }).refused(Overdrawn { by: 20 });
 //!
-//! // What customers are shown: a row for each account.
-//! struct Balances;
+//! struct Balances;                                                         // what customers are shown
 //! impl Projection for Balances {
 //!     type Event = AccountEvent;
 //!     type Row = u64;
@@ -93,9 +90,6 @@
 //! let (account, version) = bank.state(&cx, "account-7").await?;
 //! assert_eq!((account.balance, version.0), (80, 3));                     // by replay
 //!
-//! let refused = bank.command(&cx, "account-7", Withdraw { amount: 100 }).await;
-//! assert_eq!(refused.unwrap_err(), CommandError::Refused(Overdrawn { by: 20 }));
-//!
 //! let projector = Projector::new(store.clone(), store, Balances)?;
 //! projector.run_until_caught_up(&cx).await?;                              // a service: projector.run(&cx, stop)
 //! let shown = projector.reader().get(&cx, "account-7", ReadYourWrites(&done.receipt)).await?;
@@ -105,13 +99,10 @@
 //! ```
 //!
 //! # Nouns
-//!
 //! - [`Event`]: a family of facts, with the names and schemas they are stored under; derived.
 //! - [`Decider`]: the rules of one kind of thing, pure. [`Commands`]: the way to the things of one decider.
-//! - [`Snapshot`](command::Snapshot): a state kept now and then; a copy, never the truth.
 //! - [`Projection`]: rows made from events. [`Projector`](projection::Projector) follows the feed,
-//!   [`Reader`](projection::Reader) answers.
-//! - Receipt: what a command gives, and what a reader waits for.
+//!   [`Reader`](projection::Reader) answers. A receipt is what a command gives, and what a reader waits for.
 //! - [`Work`](work::Work): one transaction of a service, for request handlers and reactors alike.
 //! - [`Relay`](outbox::Relay): publishes what was decided. [`Follower`](inbox::Follower): handles what others
 //!   published, once. [`DeadLetters`](inbox::DeadLetters): what could not be handled, for operators.
@@ -120,8 +111,8 @@
 //! # When it fails
 //!
 //! Every error says whether something was written. A conflict is decided again; a lost answer is resolved by
-//! handing in the same ids; a projection and a follower go on at their checkpoints; a message that can't be handled is
-//! parked with what follows it under its key. What needs a person stops and says where.
+//! handing in the same ids; projections and followers go on at their checkpoints. What needs a person stops (of
+//! messages: its key only) and says where.
 //!
 //! # Floor
 //!

@@ -1,5 +1,6 @@
 //! `mainstay bench`: comparisons with physical limits, on this machine, in a folder that is made and removed.
 
+mod flow;
 mod load;
 mod machine;
 mod plain;
@@ -20,6 +21,8 @@ use crate::output::Output;
 pub(crate) enum Command {
     /// The store: appends, the feed, a projection.
     Store(store::Arguments),
+    /// The flow of facts: the relay, the inbox, a poisoned message.
+    Flow(flow::Arguments),
     /// The shop: orders through three services, as an outside client sees them.
     Shop(shop::Arguments),
 }
@@ -27,6 +30,7 @@ pub(crate) enum Command {
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
         Command::Store(arguments) => store::run(arguments, output).await,
+        Command::Flow(arguments) => flow::run(arguments, output).await,
         Command::Shop(arguments) => shop::run(arguments, output).await,
     }
 }

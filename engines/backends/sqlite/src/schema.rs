@@ -137,7 +137,8 @@ create table mainstay_inbox_ring(
 insert into mainstay_inbox_ring(id, data)
     with recursive slots(slot) as (select 0 union all select slot + 1 from slots where slot < 1023)
     select i.id * 16 + s.slot / 64,
-           unhex(group_concat(coalesce(printf('%016X', r.seq) || hex(r.content), printf('%080X', 0)), '' order by s.slot))
+           unhex(group_concat(iif(r.seq is null, printf('%080X', 0), printf('%016X', r.seq) || hex(r.content)),
+                              '' order by s.slot))
     from mainstay_inbox i cross join slots s
     left join mainstay_inbox_recent r on r.inbox = i.id and r.slot = s.slot
     group by i.id, s.slot / 64;

@@ -71,6 +71,8 @@ pub struct Running {
     cursor: u64,
     /// Rows up to this one go out whether they are marked or not: the log lacks them.
     again_to: u64,
+    /// Rows published so far.
+    published: u64,
     /// Rows that are published and not yet marked.
     unmarked: Vec<u64>,
     /// Since when the first of them waits.
@@ -169,16 +171,9 @@ impl<S: Store, L: Log> Relay<S, L> {
     /// Publishes everything that is in the outbox when this is called; how many rows.
     pub async fn run_until_empty(&self, cx: &Context) -> Result<u64, RelayError> {
         let mut running = self.begin(cx).await?;
-        let mut published = 0;
-        loop {
-            let before = running.unmarked.len() as u64;
-            let more = self.step(cx, &mut running).await?;
-            published += (running.unmarked.len() as u64).saturating_sub(before);
-            if !more {
-                self.mark(cx, &mut running).await?;
-                return Ok(published);
-            }
-        }
+        while self.step(cx, &mut running).await? {}
+        self.mark(cx, &mut running).await?;
+        Ok(running.published)
     }
 
     /// Compares the outbox with the log, and says where to begin.
@@ -194,7 +189,7 @@ impl<S: Store, L: Log> Relay<S, L> {
             (self.on_trouble)(told);
         }
         let (cursor, again_to) = (found.cursor, found.again_to);
-        Ok(Running { cursor, again_to, unmarked: Vec::new(), since: cx.now(), prune_at: cx.now() })
+        Ok(Running { cursor, again_to, published: 0, unmarked: Vec::new(), since: cx.now(), prune_at: cx.now() })
     }
 
     /// Publishes the next rows; were there any?
@@ -229,6 +224,7 @@ impl<S: Store, L: Log> Relay<S, L> {
                     if running.unmarked.is_empty() {
                         running.since = cx.now();
                     }
+                    running.published += seqs.len() as u64;
                     running.unmarked.extend(seqs);
                     running.cursor = last;
                     return Ok(true);

@@ -155,7 +155,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
             Some((key, changed_by, held.row.as_ref()))
         }));
         // In the order of the keys: cheaper to insert, and the same each time.
-        changed.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        changed.sort_unstable_by_key(|changed| changed.0);
         for (key, changed_by, row) in changed {
             self.write(key, row).map_err(|why| (changed_by, why))?;
         }
