@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::crash;
 use crate::process::{self, Ended};
 use crate::shop::{SERVICES, Up, build};
 use crate::tree;
@@ -59,6 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     let mut up = Up::new(&binary, &folder, arguments.port_base);
     let checked = up.start().and_then(|()| {
+        // A service that has never heard of another can't tell a stranger's receipt from one of its.
+        crash::warm_up(arguments.port_base)?;
         let mut passed = true;
         for (port, service) in (1..).zip(SERVICES) {
             passed &= check(arguments, &tool, &folder, service, arguments.port_base + port)?;

@@ -34,6 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
 }
 
+/// Takes one order through a running shop, so that each service has heard of those it follows.
+pub(crate) fn warm_up(port_base: u16) -> Result<()> {
+    shop::warm_up(port_base)
+}
+
 /// Where the series keep their files.
 fn out() -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {

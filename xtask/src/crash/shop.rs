@@ -206,6 +206,17 @@ fn open_books(shop: &Shop, seed: u64) -> Result<Books> {
     Ok(books)
 }
 
+/// Takes one order to its end, so that each service has heard of those it follows.
+pub(super) fn warm_up(port_base: u16) -> Result<()> {
+    let shop = Shop::new(port_base);
+    let books = open_books(&shop, 0)?;
+    let violations = reckon(&shop, &books, &mut Summary::default())?;
+    if let Some(violation) = violations.first() {
+        bail!("the first order went wrong: {violation}");
+    }
+    Ok(())
+}
+
 /// Kills, and sees to it that what was killed comes back.
 fn fire(up: &mut Up<'_>, kills: u64, chance: &mut Chance, summary: &mut Summary) -> Result<()> {
     for _ in 0..kills {

@@ -338,9 +338,8 @@ async fn handled_messages_of_schema_1_stay_handled() {
         };
         let consumer = ConsumerName::new("c").unwrap();
         let cx = Context::system();
-        let marked = store.transact(&cx, move |tx| {
-            Ok::<_, Abort<String>>(tx.inbox_mark(&consumer, &message)?)
-        });
+        let marked =
+            store.transact(&cx, move |tx| Ok::<_, Abort<String>>(tx.inbox_mark(&consumer, &message)?));
         assert_eq!(marked.await.unwrap().value, expected, "{seq} {content}");
     }
 }

@@ -189,7 +189,14 @@ impl<S: Store, L: Log> Relay<S, L> {
             (self.on_trouble)(told);
         }
         let (cursor, again_to) = (found.cursor, found.again_to);
-        Ok(Running { cursor, again_to, published: 0, unmarked: Vec::new(), since: cx.now(), prune_at: cx.now() })
+        Ok(Running {
+            cursor,
+            again_to,
+            published: 0,
+            unmarked: Vec::new(),
+            since: cx.now(),
+            prune_at: cx.now(),
+        })
     }
 
     /// Publishes the next rows; were there any?

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, AppendError, Position, ReadAhead, Recorded, Refusal, Retry, Row, Store, TransactError, Tx, ViewName,
+    Abort, AppendError, Position, ReadAhead, Recorded, Refusal, Retry, Row, Store, TransactError, Tx,
+    ViewName,
 };
 
 use super::control::Control;
@@ -162,7 +163,8 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
         }
         let (count, first) = (page.events.len(), page.events.first().map_or(to, |(first, _)| first.position));
         let more = page.unreadable.is_none() && to < head;
-        let (began, write) = (cx.now(), self.target.transact(cx, self.transaction(cursor, page, Arc::clone(&ahead.kept))));
+        let (began, write) =
+            (cx.now(), self.target.transact(cx, self.transaction(cursor, page, Arc::clone(&ahead.kept))));
         let write = async { (write.await, cx.now().saturating_since(began)) };
         let ((written, took), next) = if more {
             // The disk's flush and the decoding are two machines' work.
