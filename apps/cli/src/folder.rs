@@ -1,5 +1,8 @@
 //! The data folder of `mainstay up`: what lies where, and which services there are.
 
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -76,6 +79,21 @@ impl Folder {
         self.0.join("up.lock")
     }
 
+    /// Makes the data folder and those of `services`, so far as they are not there; on an error, with the folder that
+    /// could not be made. What it makes is for this user alone: facts are about people. What is there keeps the
+    /// rights that somebody gave it, and missing folders above the data folder get the usual ones.
+    pub(crate) fn make(&self, services: &[Service]) -> Result<(), (PathBuf, io::Error)> {
+        let above = self.0.parent().map_or(Ok(()), fs::create_dir_all);
+        above.map_err(|cause| (self.0.clone(), cause))?;
+        for path in std::iter::once(self.0.clone()).chain(services.iter().map(|service| self.of(*service))) {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(cause) if !path.is_dir() => return Err((path, cause)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn of(&self, service: Service) -> PathBuf {
         self.0.join(service.name())
     }
@@ -110,5 +128,36 @@ impl Folder {
 
     pub(crate) fn log(&self, service: Service) -> PathBuf {
         self.of(service).join("log.db")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn rights(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_it_makes_is_for_this_user_alone_and_what_is_there_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("above/data"));
+        folder.make(&Service::ALL).unwrap();
+        assert_eq!(rights(folder.path()), 0o700);
+        for service in Service::ALL {
+            assert_eq!(rights(&folder.of(service)), 0o700, "{service}");
+        }
+        assert_ne!(rights(&dir.path().join("above")), 0o700, "the folder above is not ours");
+
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        folder.make(&Service::ALL).unwrap();
+        assert_eq!(rights(folder.path()), 0o750);
+
+        fs::write(dir.path().join("file"), "in the way").unwrap();
+        let (path, _) = Folder::new(dir.path().join("file")).make(&[]).unwrap_err();
+        assert_eq!(path, dir.path().join("file"));
     }
 }

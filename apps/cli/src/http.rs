@@ -17,7 +17,7 @@ const ANSWER_MAX: usize = 4 << 20;
 /// How long an answer is waited for.
 const WITHIN: Duration = Duration::from_secs(15);
 
-/// Connections are kept and used again. A clone shares them.
+/// Connections are kept and used again, unless a request says `connection: close`. A clone shares them.
 #[derive(Debug, Clone)]
 pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
 

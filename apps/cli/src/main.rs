@@ -48,8 +48,30 @@ enum Command {
     Bench(bench::Command),
 }
 
+impl Command {
+    /// Does it nothing but print? Then a reader that has seen enough is no failure, as with any filter. Of a command
+    /// that changes something, whoever started it has to know that the answer was lost.
+    fn only_prints(&self) -> bool {
+        match self {
+            Self::Up(_) | Self::Service(_) => false,
+            Self::DeadLetter(command) => command.only_prints(),
+            Self::Events(command) => command.only_prints(),
+            Self::Saga(_) | Self::Bench(_) => true,
+        }
+    }
+}
+
+/// Was JSON asked for, as far as can be told of arguments that make no command?
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return Output { json: wants_json() }.misused(&error),
+    };
+    let only_prints = cli.command.only_prints();
     let output = Output { json: cli.json };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -70,6 +92,7 @@ fn main() -> ExitCode {
             output.progress_done();
             ExitCode::SUCCESS
         }
+        Err(error) if only_prints && output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => output.fail(&error),
     }
 }

@@ -1,6 +1,6 @@
 //! How every command answers: for people, or as JSON; and with which exit code.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use mainstay::flow::inbox::DeadLetterError;
@@ -56,6 +56,17 @@ impl std::fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
+/// Standard output took no answer. What the command had to do beside answering is done.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be written to standard output: {0}")]
+pub(crate) struct NotWritten(#[from] io::Error);
+
+/// Did the reader of the output go away, as `head` does when it has enough?
+pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
+    let gone = |NotWritten(cause): &NotWritten| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(gone))
+}
+
 /// Where answers go.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -75,25 +86,60 @@ struct Explained {
 
 impl Output {
     /// One answer: JSON on one line, or text.
-    pub(crate) fn print<T: Serialize>(&self, answer: &T, human: impl FnOnce(&T) -> String) {
-        let line = if self.json { serde_json::to_string(answer).unwrap_or_default() } else { human(answer) };
-        self.line(&line);
+    ///
+    /// # Errors
+    /// As those of [`Output::line`].
+    pub(crate) fn print<T: Serialize>(
+        &self,
+        answer: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<(), NotWritten> {
+        let line =
+            if self.json { serde_json::to_string(answer).map_err(io::Error::from)? } else { human(answer) };
+        self.line(&line)
     }
 
-    /// A line of output. A reader that has gone away ends the program quietly, as with any filter.
-    pub(crate) fn line(&self, line: &str) {
-        if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-            std::process::exit(0);
+    /// A line of output.
+    ///
+    /// # Errors
+    /// [`NotWritten`], to be handed up: the program must not say by its exit code that all was told. Whether a reader
+    /// that went away is a failure depends on the command, and is decided in one place, in `main`.
+    pub(crate) fn line(&self, line: &str) -> Result<(), NotWritten> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{line}")?;
+        // A buffer may keep the end of a line that holds line breaks.
+        Ok(stdout.flush()?)
+    }
+
+    /// Answers arguments that make no command: with what is wrong, or with the help or the version when these were
+    /// asked for.
+    pub(crate) fn misused(&self, error: &clap::Error) -> ExitCode {
+        if error.use_stderr() {
+            let said = error.render().to_string();
+            let said = said.strip_prefix("error: ").unwrap_or(&said);
+            return self.failed(Code::Usage, said.trim_end());
+        }
+        match error.print() {
+            Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+                self.fail(&anyhow::Error::new(NotWritten(cause)))
+            }
+            _ => ExitCode::SUCCESS,
         }
     }
 
     /// A word on long work, on standard error, if somebody is looking.
     pub(crate) fn progress(&self, text: &str) {
-        let mut stderr = std::io::stderr().lock();
+        let mut stderr = io::stderr().lock();
         if stderr.is_terminal() {
             let _ = write!(stderr, "\r\x1b[2K{text}");
             let _ = stderr.flush();
         }
+    }
+
+    /// What the answer lacks, on standard error: it is no part of it, and no failure.
+    pub(crate) fn note(&self, text: &str) {
+        self.progress_done();
+        let _ = writeln!(io::stderr().lock(), "note: {text}");
     }
 
     /// Ends the line of progress.
@@ -104,7 +150,6 @@ impl Output {
     /// Tells what went wrong and gives the exit code.
     pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
         self.progress_done();
-        let code = code(error) as u8;
         // The chain's texts once each: a cause is often quoted by what wraps it.
         let mut message = String::new();
         for cause in error.chain() {
@@ -116,12 +161,16 @@ impl Output {
                 message.push_str(&text);
             }
         }
-        if self.json {
-            let failure = Failure { error: Explained { code, message } };
-            self.line(&serde_json::to_string(&failure).unwrap_or_default());
-        } else {
+        self.failed(code(error), &message)
+    }
+
+    fn failed(&self, code: Code, message: &str) -> ExitCode {
+        let code = code as u8;
+        let failure = Failure { error: Explained { code, message: message.to_owned() } };
+        let told = self.json && self.print(&failure, |_| String::new()).is_ok();
+        if !told {
             // Nobody is left to tell when standard error is gone.
-            let _ = writeln!(std::io::stderr().lock(), "error: {message}");
+            let _ = writeln!(io::stderr().lock(), "error: {message}");
         }
         ExitCode::from(code)
     }

@@ -14,6 +14,7 @@ use mainstay_shop::service::Wiring;
 use mainstay_shop::{inventory, order, payment};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::bench::shop_process::commits_line;
 use crate::folder::{Folder, Service};
@@ -30,6 +31,12 @@ const PREDECESSOR_WITHIN: Duration = Duration::from_secs(5);
 /// How often a service is asked whether it can serve: until it could once, and afterwards.
 const STARTING: Duration = Duration::from_millis(10);
 const RUNNING: Duration = Duration::from_secs(1);
+
+/// How long its answer is waited for, and how often it says the same again. With the pause between them the
+/// supervisor hears of it at least every 9 s, if it runs at all, which is within
+/// [`Spec::heard_within`](mainstay_runtime::supervisor::Spec::heard_within).
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+const REPEATED: Duration = Duration::from_secs(3);
 
 /// One service of the shop.
 #[derive(Debug, clap::Args)]
@@ -58,8 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let address = listener.local_addr()?.to_string();
 
     let (stop, stopped) = watch::channel(false);
-    let mut wiring = Wiring::new(store.clone(), log.clone(), listener, Context::system(), stopped);
-    wiring.tell = Arc::new(tell);
+    let mut wiring = wired(store.clone(), log.clone(), listener, stopped);
     let participant = match service {
         Service::Order => order::participant(),
         Service::Payment => payment::participant(),
@@ -72,7 +78,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         wiring = wiring.follow(name, EmbeddedLog::follow(LogOptions::new(data.log(other)))?);
     }
 
-    let readiness = tokio::spawn(announce(address, store.clone()));
+    let readiness = tokio::spawn(announce(address));
     let serving = async move {
         match service {
             Service::Order => order::serve(wiring).await,
@@ -104,10 +110,23 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     Ok(ended?)
 }
 
+/// What every service has: its files, its place, and how it stands with them.
+fn wired(
+    store: Sqlite,
+    log: EmbeddedLog,
+    listener: TcpListener,
+    stopped: watch::Receiver<bool>,
+) -> Wiring<Sqlite, EmbeddedLog> {
+    let asked = store.clone();
+    let mut wiring = Wiring::new(store, log, listener, Context::system(), stopped);
+    wiring.tell = Arc::new(tell);
+    wiring.health(move || unhealthy(&asked))
+}
+
 async fn take(data: &Folder, service: Service) -> Result<Lock> {
-    let folder = data.of(service);
-    std::fs::create_dir_all(&folder)
-        .map_err(|cause| Unusable(format!("{}: this folder can't be made: {cause}", folder.display())))?;
+    data.make(&[service]).map_err(|(path, cause)| {
+        Unusable(format!("{}: this folder can't be made: {cause}", path.display()))
+    })?;
     let waiting = |held: &NotLocked| tell(&format!("waiting: {held}"));
     Lock::take_within(&data.lock(service), service.name(), PREDECESSOR_WITHIN, waiting)
         .await
@@ -120,35 +139,48 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", logs::clean(line.as_bytes()));
 }
 
-/// Tells the supervisor whenever this service begins or ceases to be able to serve, as it answers itself when it is
-/// asked by the way its clients come.
-async fn announce(address: String, store: Sqlite) {
-    let (http, url) = (Http::new(), format!("http://{address}/health/ready"));
-    let mut before = None;
+/// Tells the supervisor whenever this service begins or ceases to be able to serve, and every few seconds again.
+async fn announce(address: String) {
+    let http = Http::new();
+    let mut before: Option<(Announcement, Instant)> = None;
     let mut pause = STARTING;
     loop {
-        let now = match http.send(Method::GET, &url, &[], None).await {
-            Ok(answer) if answer.status == StatusCode::OK => match unhealthy(&store) {
-                None => Announcement::Ready { address: address.clone() },
-                Some(reason) => Announcement::Unready { reason },
-            },
-            Ok(answer) => Announcement::Unready { reason: answer.explanation() },
-            Err(error) => Announcement::Unready { reason: format!("{error:#}") },
-        };
-        let is_ready = matches!(now, Announcement::Ready { .. });
+        let now = probe(&http, &address).await;
         // Until it was ready once it is starting, and nobody takes it for ready.
-        if (is_ready || before.is_some()) && before.as_ref() != Some(&now) {
+        let is_due = match &before {
+            None => matches!(now, Announcement::Ready { .. }),
+            Some((said, at)) => *said != now || at.elapsed() >= REPEATED,
+        };
+        if is_due {
             pause = RUNNING;
-            if now.send().is_err() {
+            before = Some((now.clone(), Instant::now()));
+            // Beside the service: it waits for ever when the supervisor is stopped and the pipe is full.
+            if !matches!(tokio::task::spawn_blocking(move || now.send()).await, Ok(Ok(()))) {
                 return;
             }
-            before = Some(now);
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Why the store takes nothing now.
+/// Whether the service at this address can serve, as it answers itself when it is asked by the way its clients
+/// come: on a new connection. One that is kept would be answered also by a service that takes no others any more.
+async fn probe(http: &Http, address: &str) -> Announcement {
+    let url = format!("http://{address}/health/ready");
+    let asked = http.send(Method::GET, &url, &[("connection", "close")], None);
+    match tokio::time::timeout(ANSWERED_WITHIN, asked).await {
+        Ok(Ok(answer)) if answer.status == StatusCode::OK => {
+            Announcement::Ready { address: address.to_owned() }
+        }
+        Ok(Ok(answer)) => Announcement::Unready { reason: answer.explanation() },
+        Ok(Err(error)) => Announcement::Unready { reason: format!("{error:#}") },
+        Err(_) => {
+            Announcement::Unready { reason: format!("it does not answer itself within {ANSWERED_WITHIN:?}") }
+        }
+    }
+}
+
+/// Why the store takes nothing now; the same words as long as it is the same trouble.
 fn unhealthy(store: &Sqlite) -> Option<String> {
     let health = store.health();
     if health.ready() {
@@ -156,6 +188,82 @@ fn unhealthy(store: &Sqlite) -> Option<String> {
     }
     let stuck = health
         .stuck
-        .map(|(what, since)| format!("{what} has been running for {since:?}, and holds up all writing"));
+        .map(|(what, _)| format!("{what} has been running for too long, and holds up all writing"));
     health.failed.or(stuck)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener as Listener, TcpStream};
+
+    use mainstay::store::Store;
+
+    use super::*;
+
+    /// Answers every request that comes on a connection, and keeps it open for more.
+    fn answer(connection: TcpStream, status: &str) {
+        let mut writer = connection.try_clone().unwrap();
+        for line in BufReader::new(connection).lines().map_while(Result::ok) {
+            if line.is_empty() {
+                write!(writer, "HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\n{{}}").unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn each_probe_comes_on_a_new_connection_as_new_clients_do() {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // Takes two clients and no third one, and goes on answering those it took.
+        let serving = std::thread::spawn(move || {
+            let take = |status| {
+                let connection = listener.accept().unwrap().0;
+                std::thread::spawn(move || answer(connection, status));
+            };
+            take("200 OK");
+            take("503 Service Unavailable");
+        });
+        let http = Http::new();
+        let ready = Announcement::Ready { address: address.clone() };
+        assert_eq!(probe(&http, &address).await, ready);
+        let told = probe(&http, &address).await;
+        assert!(matches!(told, Announcement::Unready { .. }), "{told:?}");
+        serving.join().unwrap();
+        let told = probe(&http, &address).await;
+        assert!(
+            matches!(&told, Announcement::Unready { reason } if reason.contains("no answer")),
+            "{told:?}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_is_not_ready_while_its_store_takes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path().join("store.db")).closure_limit(Duration::from_millis(50));
+        let store = Sqlite::open(options).unwrap();
+        let log = EmbeddedLog::open(LogOptions::new(folder.path().join("log.db"))).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let wiring = wired(store.clone(), log, listener, watch::channel(false).1);
+        assert_eq!((wiring.health)(), None);
+
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let held = tokio::spawn(async move {
+            let hold = move |_: &_| {
+                let _ = wait.recv();
+                Ok::<_, mainstay::store::Abort<()>>(())
+            };
+            let _ = store.transact(&Context::system(), hold).await;
+        });
+        let mut told = None;
+        let ends = Instant::now() + Duration::from_secs(30);
+        while told.is_none() && Instant::now() < ends {
+            tokio::task::yield_now().await;
+            told = (wiring.health)();
+        }
+        // It may be run again, and is not to wait then.
+        drop(go);
+        held.await.unwrap();
+        assert!(told.as_ref().is_some_and(|told| told.contains("holds up all writing")), "{told:?}");
+    }
 }

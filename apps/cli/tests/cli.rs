@@ -162,7 +162,95 @@ fn bad_input_is_answered_with_what_why_and_what_now() {
     fails(here, &lines, "{\"stream\":\"a\",\"type\":\"T\",\"expected\":9}\n", 3, "line 1");
     // One line of the good ones before a bad one was appended, and nothing else of all that.
     assert_eq!(done(here, &["events", "read", "s.db"]).lines().count(), 2);
-    let failed = mainstay(here, &["events", "read", "missing.db", "--json"], "");
-    let answer: serde_json::Value = serde_json::from_str(&text(&failed.stdout)).unwrap();
-    assert_eq!(answer["error"]["code"], 4);
+}
+
+/// What is on standard output is JSON for whoever asked for it, also when it went wrong.
+#[test]
+fn with_json_an_error_is_an_object() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, code, words) in [
+        (&["events", "read", "missing.db", "--json"][..], 4, "there is no store"),
+        (&["--json", "nonsense"], 2, "unrecognized subcommand 'nonsense'"),
+        (&["events", "append", "s.db", "--stream", "a", "--json"], 2, "--type"),
+        (&["events", "read", "s.db", "--after", "-1", "--json"], 2, "unexpected argument"),
+        (&["saga", "graph", "--svg", "-", "--json"], 2, "nothing was drawn"),
+        (&["--json", "saga", "graph", "--svg", "-"], 2, "nothing was drawn"),
+    ] {
+        let failed = mainstay(folder.path(), arguments, "");
+        let said = text(&failed.stdout);
+        let answer: serde_json::Value =
+            serde_json::from_str(&said).unwrap_or_else(|_| panic!("{arguments:?}: no JSON: {said}"));
+        assert_eq!((failed.status.code(), &answer["error"]["code"]), (Some(code), &code.into()), "{said}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(words) && !message.starts_with("error:"), "{arguments:?}: {message}");
+        assert_eq!(text(&failed.stderr), "", "{arguments:?}");
+    }
+    // Not asked for: after `--` it is a value.
+    fails(folder.path(), &["events", "read", "s.db", "--", "--json"], "", 2, "error: unexpected argument");
+    assert!(done(folder.path(), &["saga", "graph", "--svg", "-"]).starts_with("<svg"));
+    let drawn = done(folder.path(), &["saga", "graph", "--svg", "g.svg", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&drawn).unwrap()["ok"], true);
+    assert!(done(folder.path(), &["--help", "--json"]).contains("Exit codes:"));
+}
+
+/// The same as `mainstay`, with its standard output somewhere else; what it said on standard error, and its code.
+fn writing_to(stdout: Stdio, folder: &Path, arguments: &[&str], input: &str) -> (Option<i32>, String) {
+    std::fs::write(folder.join("input"), input).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(std::fs::File::open(folder.join("input")).unwrap())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+const TWO_LINES: &str = "{\"stream\":\"a\",\"type\":\"T\"}\n{\"stream\":\"a\",\"type\":\"T\"}\n";
+
+#[test]
+fn an_answer_that_can_not_be_written_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(here, &["events", "append", "s.db", "--stream", "a", "--type", "T"]);
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    for arguments in [
+        &["events", "read", "s.db"][..],
+        &["events", "read", "s.db", "--json"],
+        &["events", "verify", "s.db"],
+        &["saga", "graph"],
+        &["saga", "graph", "--svg", "-"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let (code, said) = writing_to(full(), here, arguments, "");
+        assert_eq!(code, Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("could not be written to standard output: No space left"), "{said}");
+    }
+    // The code of what went wrong before stays, and its words go where they can be read.
+    let (code, said) = writing_to(full(), here, &["events", "read", "missing.db", "--json"], "");
+    assert!(code == Some(4) && said.contains("there is no store"), "{code:?}: {said}");
+
+    let append = ["events", "append", "s.db", "--stream", "a", "--type", "T", "--id"];
+    let id = "018f3b1e-0000-7000-8000-000000000001";
+    let (code, said) = writing_to(full(), here, &[&append[..], &[id]].concat(), "");
+    assert!(code == Some(1) && said.contains(&format!("event {id} was appended")), "{code:?}: {said}");
+    let (code, said) = writing_to(full(), here, &["events", "append", "s.db", "--lines"], TWO_LINES);
+    assert!(code == Some(1) && said.contains("line 1 and those before it were appended"), "{code:?}: {said}");
+    assert_eq!(done(here, &["events", "read", "s.db"]).lines().count(), 3);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_a_failure_only_of_what_changes_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    done(here, &["events", "append", "s.db", "--stream", "a", "--type", "T"]);
+    let gone = || Stdio::from(std::io::pipe().unwrap().1);
+    for arguments in [&["events", "read", "s.db"][..], &["events", "verify", "s.db"], &["saga", "graph"]] {
+        assert_eq!(writing_to(gone(), here, arguments, ""), (Some(0), String::new()), "{arguments:?}");
+    }
+    let (code, said) = writing_to(gone(), here, &["events", "append", "s.db", "--lines"], TWO_LINES);
+    assert!(code == Some(1) && said.contains("nothing behind it was looked at"), "{code:?}: {said}");
+    assert_eq!(done(here, &["events", "read", "s.db"]).lines().count(), 2);
 }

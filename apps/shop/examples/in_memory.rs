@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (stop, stops) = watch::channel(false);
     let wiring = |log: &Log, listener| {
         let wiring = Wiring::new(Store::new(), log.clone(), listener, Context::system(), stops.clone());
-        Wiring { seed_demo: true, tell: Arc::new(|line| eprintln!("{line}")), ..wiring }
+        Wiring { tell: Arc::new(|line| eprintln!("{line}")), ..wiring }
     };
     let [orders, payments, stocks] = [Log::new(1), Log::new(1), Log::new(1)];
     let mut listeners = Vec::new();

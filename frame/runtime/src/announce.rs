@@ -5,6 +5,9 @@
 //! @mainstay {"unready":{"reason":"the disk is full"}}
 //! ```
 //!
+//! A child writes one when it changes, and every few seconds again: a child that was ready and is not heard any more
+//! ([`Spec::heard_within`](crate::supervisor::Spec::heard_within)) is shown red. What it repeats is told once.
+//!
 //! A program in any language can write them. Every other line on either output is a line of its log.
 
 use std::io::{self, Write};

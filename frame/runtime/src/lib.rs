@@ -19,6 +19,8 @@
 //! # Promises
 //! * A child that ends is started again, each time later, with chance in the wait; the waits are those of
 //!   [`mainstay_resilience::retry`]. `tests/supervise.rs::a_killed_child_comes_back`
+//! * A child that was ready and is not heard any more is red, and not killed for it: it may come back.
+//!   `tests/supervise.rs::a_stopped_child_is_red_until_it_goes_on`
 //! * Nothing it started outlives it, if the children hold their [`Lifeline`]; also after a kill -9.
 //! * Nobody is stopped by a slow terminal, and no line of a child can grow this process's memory:
 //!   `tests/supervise.rs::a_flood_of_log_is_bounded`, and the tests in `logs`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mainstay_envelope::Context;
 use mainstay_resilience::retry;
 use mainstay_runtime::supervisor::{self, Failed, Notice, Program, Spec, Stop, What};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 
 /// Far past anything that a working supervisor takes here.
@@ -25,6 +26,8 @@ fn spec() -> Spec {
     Spec {
         restart: retry::Spec::full_jitter(Duration::from_millis(10), Duration::from_millis(100)),
         ready_within: Duration::from_secs(20),
+        // The children here speak once, unless a test is about the others.
+        heard_within: supervisor::LONGEST,
         stable_after: Duration::from_secs(1),
         give_up_after: 3,
         drain_within: Duration::from_secs(20),
@@ -105,8 +108,11 @@ fn order(all: &[(String, What)], kind: impl Fn(&What) -> bool) -> Vec<&str> {
 }
 
 fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: i32, signal: Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 #[tokio::test]
@@ -237,6 +243,46 @@ read line"#;
     let (all, ended) = seen.end().await;
     ended.unwrap();
     assert_eq!(order(&all, |what| matches!(what, What::Started { .. })).len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_child_repeats_is_told_once() {
+    let script = r#"trap 'exit 0' TERM
+for n in 1 2 3; do echo '@mainstay {"ready":{}}'; done
+for n in 1 2 3; do echo '@mainstay {"unready":{"reason":"full"}}'; done
+echo '@mainstay {"unready":{"reason":"still full"}}'
+echo '@mainstay {"ready":{}}'
+echo over
+read line"#;
+    let mut seen = Seen::start(spec(), &[("a", script)]);
+    seen.until("a", |what| *what == log("over")).await;
+    seen.stop.send(Stop::Drain).unwrap();
+    let (all, ended) = seen.end().await;
+    ended.unwrap();
+    let told = |what: &What| is_ready(what) || matches!(what, What::Unready { .. });
+    let told: Vec<String> =
+        all.iter().map(|(_, what)| what).filter(|what| told(what)).map(What::to_string).collect();
+    assert_eq!(told, ["ready", "can't serve: full", "can't serve: still full", "ready"]);
+}
+
+#[tokio::test]
+async fn a_stopped_child_is_red_until_it_goes_on() {
+    let script = r#"trap 'exit 0' TERM
+while :; do echo '@mainstay {"ready":{}}'; sleep 0.1; done"#;
+    let spec = Spec { heard_within: Duration::from_secs(2), ..spec() };
+    let mut seen = Seen::start(spec, &[("a", script)]);
+    let pid = seen.pid("a").await;
+    seen.until("a", is_ready).await;
+    send(pid, Signal::STOP);
+    let red = seen.until("a", |what| matches!(what, What::Unready { .. })).await;
+    assert!(red.to_string().contains("it has said nothing for 2s"), "{red}");
+    send(pid, Signal::CONT);
+    seen.until("a", is_ready).await;
+    seen.stop.send(Stop::Drain).unwrap();
+    let (all, ended) = seen.end().await;
+    ended.unwrap();
+    assert_eq!(order(&all, |what| matches!(what, What::Started { .. })).len(), 1, "{all:?}");
+    assert_eq!(order(&all, |what| *what == What::Killed), Vec::<&str>::new());
 }
 
 #[tokio::test]

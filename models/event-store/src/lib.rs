@@ -51,7 +51,8 @@
 //! 14. **Sent by number** (`sent_rows_are_marked_by_number`, `marks_are_part_of_their_transaction`,
 //!     `a_prune_removes_a_sent_prefix`): a relay marks outbox rows as sent, in any order; the rest is found at the
 //!     cost of what is found. Only a sent prefix can be removed. Who dies before marking sends again: at least once.
-//! 15. **One name for a message** (`a_new_epoch_numbers_rows_anew`): a row is known by store, epoch and a number
+//! 15. **One name for a message** (`a_new_epoch_numbers_rows_anew`, `an_outbox_has_one_topic`): all rows of a store go
+//!     to one topic; a row is known by store, epoch and a number
 //!     dense from 1, which are never given twice, unless the store is restored from a copy; then its relay opens
 //!     an epoch ([`outbox`]). The hash of what it says goes with it.
 //! 16. **A message tells how far its facts go** (`an_outbox_row_carries_the_mark_of_its_receipt`): who has handled

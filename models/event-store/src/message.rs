@@ -11,7 +11,7 @@ use crate::position::{Position, StoreId};
 /// (transactional outbox) and numbered by whoever sequences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
-    /// Where to.
+    /// Where to: the same for all rows of a store ([`crate::outbox::check_topic`]).
     pub topic: Topic,
     /// Messages of one key are published in the order of their numbers; at most 512 bytes.
     pub key: String,
@@ -87,7 +87,7 @@ impl OutboxRecord {
     }
 
     /// What receivers know the message by. The producer is the store itself, so that a new file is a new producer
-    /// without anybody choosing a name; its outbox is one sequence, partition 0.
+    /// without anybody choosing a name; its outbox is one sequence of one topic, partition 0.
     pub fn identity(&self, store: StoreId) -> MessageIdentity {
         MessageIdentity {
             producer: Producer::from(store.0),

@@ -12,10 +12,33 @@
 
 use std::collections::BTreeMap;
 
+use crate::names::Topic;
 use crate::outcome::Refusal;
+
+/// Bytes of payloads and envelopes after which a page of rows may end, however few it holds.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Rows that one call may mark.
 pub const MARKS_MAX: usize = 10_000;
+
+/// A store's outbox has one topic, that of its first row: is a row's topic `row` the one it has, `store`?
+///
+/// The rows have one numbering, by which receivers know them. Whoever follows one of two topics would miss the
+/// other's numbers for ever, keep a hole for each, and when its inbox holds as many as it may, take nothing more.
+pub fn check_topic(store: &Topic, row: &Topic) -> Result<(), Refusal> {
+    if store == row {
+        return Ok(());
+    }
+    let why = format!(
+        "it goes to topic {:?}, but this store publishes to {:?}: all its rows have one numbering, and who follows \
+         one of two topics would wait for the other's numbers for ever; publish it to {:?}, or give each topic a \
+         store of its own, which is one participant a store",
+        row.as_str(),
+        store.as_str(),
+        store.as_str()
+    );
+    Err(Refusal::Invalid { what: "outbox row", why })
+}
 
 /// Rows that follow each other, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::event::{NewEvent, Recorded};
 use crate::lease::{Lease, Leased};
 use crate::message::{Mark, OutboxRecord, OutboxRow, OutboxStatus};
 use crate::names::{ConsumerName, StreamName, ViewName};
+use crate::outbox::Epoch;
 use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, TransactError};
 use crate::position::{Head, Position, Receipt, StoreId};
 use crate::query::{Condition, Query};
@@ -107,15 +108,15 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Position>, ReadError>> + Send;
 
     /// Outbox rows after a number, in order, sent or not, as far as they are not removed. A page may be shorter
-    /// than asked for; an empty one is the end.
+    /// than asked for, when it has [`crate::outbox::PAGE_BYTES_MAX`]; an empty one is the end.
     fn outbox_after(
         &self,
         seq: u64,
         max: usize,
     ) -> impl Future<Output = Result<Vec<OutboxRecord>, ReadError>> + Send;
 
-    /// Outbox rows after a number that are not marked sent, in order. A page may be shorter than asked for; an
-    /// empty one is the end. Costs what it returns, however many sent rows lie between.
+    /// Outbox rows after a number that are not marked sent, in order. A page may be shorter than asked for, when it
+    /// has [`crate::outbox::PAGE_BYTES_MAX`]; an empty one is the end. Costs what it returns, however many sent rows lie between.
     fn outbox_unsent(
         &self,
         after: u64,
@@ -124,6 +125,9 @@ pub trait Store: Clone + Debug + Send + Sync + 'static {
 
     /// How far the outbox has come. Costs one step for each range of sent rows, usually one.
     fn outbox_status(&self) -> impl Future<Output = Result<OutboxStatus, ReadError>> + Send;
+
+    /// The epochs that were opened, in their order; the first, which every store begins with, is left out.
+    fn outbox_epochs(&self) -> impl Future<Output = Result<Vec<Epoch>, ReadError>> + Send;
 
     /// Returns when the outbox may have grown past `after`, or when `at_most` is over; early is allowed.
     /// It is a hint, as [`Store::wait_past`]: who waits looks again afterwards.
@@ -168,7 +172,8 @@ pub trait Tx {
     /// changes, and it ends with the transaction.
     fn acting_for(&self, fact: &Fact) -> Result<(), Refusal>;
 
-    /// Records a message to be published.
+    /// Records a message to be published. The first one's topic is the store's from then on; refused: a row of
+    /// another topic ([`crate::outbox::check_topic`]), and one past the limits ([`OutboxRow::check`]).
     fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal>;
 
     /// Marks outbox rows as sent, by their numbers, in any order; again is no change. Refused: a number that no row

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::memory::{Memory, Transaction};
+use mainstay_event_store::outbox::Epoch;
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, EventType, Expected, Head, Lease,
     Located, NewEvent, OutboxRecord, OutboxStatus, Page, Payload, Position, Query, ReadError, Receipt, Rows,
@@ -131,6 +132,10 @@ impl Store for Busy {
 
     async fn outbox_unsent(&self, after: u64, max: usize) -> Result<Vec<OutboxRecord>, ReadError> {
         self.store.outbox_unsent(after, max).await
+    }
+
+    async fn outbox_epochs(&self) -> Result<Vec<Epoch>, ReadError> {
+        self.store.outbox_epochs().await
     }
 
     async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {

@@ -31,7 +31,8 @@ pub mod limits {
 /// A message: which one it is, where it goes, and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Which message it is, for ever: what an inbox remembers.
+    /// Which message it is, for ever: what an inbox remembers. Numbers begin at 1; 0 is "none yet" to whoever keeps
+    /// the highest one.
     pub identity: MessageIdentity,
     /// Where to.
     pub topic: Topic,
@@ -63,6 +64,9 @@ impl Message {
         if self.data.len() > limits::DATA_BYTES_MAX {
             return refuse(format!("{} bytes of data, at most {}", self.data.len(), limits::DATA_BYTES_MAX));
         }
+        if self.identity.seq == 0 {
+            return refuse("number 0, but a producer's first message has number 1".into());
+        }
         // Stored as signed numbers of 64 bits by most engines.
         if self.identity.seq > i64::MAX as u64 || self.mark > i64::MAX as u64 {
             return refuse("a number or mark past the largest signed number of 64 bits".into());
@@ -74,7 +78,7 @@ impl Message {
 /// Checks what is handed to [`Log::append`](crate::Log::append): every log begins with it.
 ///
 /// # Errors
-/// [`AppendError::Invalid`] for a message that is too large, for too many or too much at once.
+/// [`AppendError::Invalid`] for a message that is too large or has no number, for too many or too much at once.
 pub fn check(messages: &[Message]) -> Result<(), AppendError> {
     let refuse = |why: String| Err(AppendError::Invalid { what: "append", why });
     if messages.len() > limits::APPEND_MESSAGES_MAX {

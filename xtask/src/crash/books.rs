@@ -1,6 +1,6 @@
 //! The books: what an outside client of the shop was told, and whether the shop's own state agrees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One order as the client asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) struct Books {
     pub(super) stocked: BTreeMap<String, u64>,
     /// Price by sku.
     pub(super) prices: BTreeMap<String, u64>,
+    /// Customers whose money, and articles whose stock, can't run out: what these order of those must be confirmed.
+    pub(super) inexhaustible: BTreeSet<String>,
     /// Acknowledged orders by id.
     pub(super) orders: BTreeMap<String, Asked>,
     /// What the client itself saw go wrong.
@@ -52,7 +54,7 @@ impl Books {
         money: &BTreeMap<String, u64>,
         stock: &BTreeMap<String, u64>,
     ) -> Vec<String> {
-        let mut violations = self.violations.clone();
+        let mut violations = Vec::new();
         let (mut spent, mut taken) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new());
         for (id, asked) in &self.orders {
             let Some(order) = shown.get(id) else {
@@ -64,6 +66,11 @@ impl Books {
             if order.minor != amount {
                 violations
                     .push(format!("order {id} shows an amount of {}, {amount} was ordered", order.minor));
+            }
+            let sure = std::iter::once(&asked.customer).chain(asked.lines.keys());
+            if !order.confirmed && sure.clone().all(|name| self.inexhaustible.contains(name)) {
+                violations
+                    .push(format!("order {id} was cancelled, though there were money and goods enough"));
             }
             if order.confirmed {
                 *spent.entry(&asked.customer).or_default() += amount;
@@ -109,6 +116,7 @@ mod tests {
             paid_in: map(&[("alice", 1_000)]),
             stocked: map(&[("apple", 10)]),
             prices: map(&[("apple", 100)]),
+            inexhaustible: ["bob".to_owned(), "apple".to_owned()].into(),
             ..Books::default()
         };
         for (id, quantity) in [("1", 2), ("2", 50)] {
@@ -144,6 +152,12 @@ mod tests {
             let found = books().balance(&orders, &map(&[("alice", money)]), &map(&[("apple", stock)]));
             assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
         }
+        let mut given_up = books();
+        given_up.acknowledge("4", Asked { customer: "bob".into(), lines: map(&[("apple", 1)]) });
+        let mut orders = right.clone();
+        orders.insert("4".into(), shown(false, 100));
+        let found = given_up.balance(&orders, &map(&[("alice", 800)]), &map(&[("apple", 8)]));
+        assert!(found.len() == 1 && found[0].contains("though there were"), "{found:?}");
         let mut twice = books();
         twice.acknowledge("1", Asked { customer: "alice".into(), lines: BTreeMap::new() });
         assert!(twice.violations[0].contains("two keys"));

@@ -66,7 +66,8 @@ impl Shop {
         };
         match status {
             200 | 201 => Heard::Answer(body),
-            429 | 500.. => Heard::Again(format!("{status} {body}")),
+            // A fault inside is nobody's passing trouble.
+            429 | 501.. => Heard::Again(format!("{status} {body}")),
             _ => Heard::Refused(status, body),
         }
     }
@@ -110,7 +111,7 @@ impl Shop {
     }
 
     /// Places an order; its id.
-    fn order(&self, key: &str, asked: &Asked) -> Result<String> {
+    pub(super) fn order(&self, key: &str, asked: &Asked) -> Result<String> {
         let lines: Vec<Value> =
             asked.lines.iter().map(|(sku, quantity)| json!({ "sku": sku, "quantity": quantity })).collect();
         let body = json!({ "customer": asked.customer, "lines": lines });
@@ -156,6 +157,11 @@ impl Shop {
                 None => return Ok(all),
             }
         }
+    }
+
+    /// Messages that are set aside, over all services.
+    pub(super) fn parked(&self) -> Result<u64> {
+        (1..=3).map(|service| number(&self.get(service, "/stats")?, &["/parked"])).sum()
     }
 
     pub(super) fn money(&self, customer: &str) -> Result<u64> {

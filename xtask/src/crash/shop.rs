@@ -145,13 +145,13 @@ fn series_of(up: &mut Up<'_>, seed: u64, kills: u64, summary: &mut Summary) -> R
     let (mut chance, shop) = (Chance(seed), Shop::new(up.port_base));
     up.start()?;
     let books = Mutex::new(open_books(&shop, seed)?);
-    let (stop, fired) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
     let wishes = Wishes {
         customers: customers().map(|(name, _)| name).collect(),
         skus: skus().map(|(name, _, _)| name).collect(),
         pause: Duration::from_millis(20),
     };
-    let ran: Result<()> = std::thread::scope(|scope| {
+    let ran: Result<Instant> = std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (shop, wishes, books, stop) = (shop.clone(), &wishes, &books, &stop);
             let chance = Chance(seed ^ (client + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -159,18 +159,24 @@ fn series_of(up: &mut Up<'_>, seed: u64, kills: u64, summary: &mut Summary) -> R
                 client::order_on(&shop, wishes, &format!("{seed}-{client}"), chance, books, stop);
             });
         }
-        let ran = fire(up, kills, &mut chance, summary);
-        fired.store(true, Ordering::Relaxed);
+        let ran = fire(up, kills, &mut chance, summary).map(|()| Instant::now());
         // The supervisor may have been the last one hit; the clients insist on an answer until it is back.
         stop.store(true, Ordering::Relaxed);
         ran
     });
-    ran?;
+    let quiet_since = ran?;
     let books = books.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut violations = match reckon(&shop, &books, summary) {
-        Ok(violations) => violations,
-        Err(error) => vec![format!("the books can't be compared: {error:#}")],
-    };
+    let mut violations = books.violations.clone();
+    match reckon(&shop, &books, quiet_since, summary) {
+        Ok(found) => violations.extend(found),
+        Err(error) => violations.push(format!("the books can't be compared: {error:#}")),
+    }
+    // The first key of all, long after it was answered.
+    let (key, asked) = first(seed);
+    match shop.order(&key, &asked) {
+        Ok(id) if books.orders.get(&id) == Some(&asked) => {}
+        other => violations.push(format!("key {key} is answered anew with {other:?}")),
+    }
     violations.extend(up.stop()?);
     violations.extend(look_into_stores(up)?);
     summary.violations.extend(violations.into_iter().map(|what| format!("seed {seed}: {what}")));
@@ -199,18 +205,25 @@ fn open_books(shop: &Shop, seed: u64) -> Result<Books> {
         books.stocked.insert(sku.clone(), quantity);
         books.prices.insert(sku, minor);
     }
-    let lines: BTreeMap<String, u64> = skus().map(|(sku, _, _)| (sku, 1)).collect();
-    let asked = Asked { customer: "customer-0".into(), lines };
-    let id = shop.is_priced(&asked, &format!("{seed}-first"), UP_MAX)?;
+    books.inexhaustible.extend(customers().filter(|(_, minor)| *minor > 1_000_000).map(|(name, _)| name));
+    books.inexhaustible.extend(skus().filter(|(_, quantity, _)| *quantity > 1_000).map(|(name, _, _)| name));
+    let (key, asked) = first(seed);
+    let id = shop.is_priced(&asked, &key, UP_MAX)?;
     books.acknowledge(&id, asked);
     Ok(books)
+}
+
+/// The first order: one of everything.
+fn first(seed: u64) -> (String, Asked) {
+    let lines: BTreeMap<String, u64> = skus().map(|(sku, _, _)| (sku, 1)).collect();
+    (format!("{seed}-first"), Asked { customer: "customer-0".into(), lines })
 }
 
 /// Takes one order to its end, so that each service has heard of those it follows.
 pub(super) fn warm_up(port_base: u16) -> Result<()> {
     let shop = Shop::new(port_base);
     let books = open_books(&shop, 0)?;
-    let violations = reckon(&shop, &books, &mut Summary::default())?;
+    let violations = reckon(&shop, &books, Instant::now(), &mut Summary::default())?;
     if let Some(violation) = violations.first() {
         bail!("the first order went wrong: {violation}");
     }
@@ -229,7 +242,12 @@ fn fire(up: &mut Up<'_>, kills: u64, chance: &mut Chance, summary: &mut Summary)
             up.start()?;
             summary.kills_of_supervisor += 1;
         } else {
-            up.kill_service(SERVICES[chance.below(3) as usize])?;
+            let first = chance.below(3) as usize;
+            up.kill_service(SERVICES[first])?;
+            // Now and then two at once.
+            if chance.below(10) == 0 {
+                up.kill_service(SERVICES[(first + 1) % 3])?;
+            }
         }
         summary.kills += 1;
     }
@@ -237,8 +255,7 @@ fn fire(up: &mut Up<'_>, kills: u64, chance: &mut Chance, summary: &mut Summary)
 }
 
 /// Waits for quiet, and compares the books with what the shop shows.
-fn reckon(shop: &Shop, books: &Books, summary: &mut Summary) -> Result<Vec<String>> {
-    let began = Instant::now();
+fn reckon(shop: &Shop, books: &Books, began: Instant, summary: &mut Summary) -> Result<Vec<String>> {
     let mut shown: BTreeMap<String, Shown> = BTreeMap::new();
     for id in books.orders.keys() {
         loop {
@@ -253,8 +270,15 @@ fn reckon(shop: &Shop, books: &Books, summary: &mut Summary) -> Result<Vec<Strin
         }
     }
     summary.quiet_seconds_max = summary.quiet_seconds_max.max(began.elapsed().as_secs_f64());
-    let (mut money, mut stock) = (BTreeMap::new(), BTreeMap::new());
     let mut violations = Vec::new();
+    if began.elapsed() > QUIET_MAX {
+        violations.push(format!("the last order was final {:?} after the last kill", began.elapsed()));
+    }
+    let parked = shop.parked()?;
+    if parked > 0 {
+        violations.push(format!("{parked} messages are parked, though nothing was wrong with any"));
+    }
+    let (mut money, mut stock) = (BTreeMap::new(), BTreeMap::new());
     for customer in books.paid_in.keys() {
         money.insert(customer.clone(), shop.money(customer)?);
         for (id, order) in shop.orders_of(customer)? {

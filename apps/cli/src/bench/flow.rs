@@ -85,7 +85,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let report = measure(&arguments, &folder, output).await;
     // What is left is named by the next run's error, should it matter.
     let _ = std::fs::remove_dir_all(&folder);
-    output.print(&report?, human);
+    output.print(&report?, human)?;
     Ok(())
 }
 

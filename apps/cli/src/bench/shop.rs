@@ -133,7 +133,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         used.commits_per_order =
             commits.get(&used.service).map(|commits| *commits as f64 / orders.max(1) as f64);
     }
-    output.print(&report, human);
+    output.print(&report, human)?;
     Ok(())
 }
 

@@ -89,7 +89,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     })?;
     let scratch = Scratch(folder);
     let report = measure(&arguments, &scratch.0, output).await?;
-    output.print(&report, human);
+    output.print(&report, human)?;
     Ok(())
 }
 
@@ -270,7 +270,7 @@ async fn grow(arguments: &Arguments, events: u64, output: &Output) -> Result<()>
             report.open_and_first_append_ms,
             report.peak_memory_bytes.map_or("unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         )
-    });
+    })?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ mod line;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mainstay::Context;
 use mainstay::flow::inbox::{DeadLetterError, DeadLetters};
 use mainstay::sqlite::{Options, Sqlite};
@@ -69,6 +69,15 @@ impl Whose {
     }
 }
 
+impl Command {
+    pub(crate) fn only_prints(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Show(_) => true,
+            Self::Retry(_) | Self::Discard(_) => false,
+        }
+    }
+}
+
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
         Command::List(arguments) => list(&arguments, output).await,
@@ -89,7 +98,7 @@ async fn list(arguments: &List, output: &Output) -> Result<()> {
             left -= keys.len().min(left);
             for key in &keys {
                 any = true;
-                output.print(&line::Waiting::new(service, key), line::Waiting::text);
+                output.print(&line::Waiting::new(service, key), line::Waiting::text)?;
             }
             match next {
                 Some(next) => after = Some(next),
@@ -98,7 +107,7 @@ async fn list(arguments: &List, output: &Output) -> Result<()> {
         }
     }
     if !any && !output.json {
-        output.line("nothing waits: every message that came was handled");
+        output.line("nothing waits: every message that came was handled")?;
     }
     Ok(())
 }
@@ -108,7 +117,7 @@ async fn show(arguments: &One, output: &Output) -> Result<()> {
         match DeadLetters::new(store)?.show(&arguments.id).await {
             Ok(letters) => {
                 for (behind, letter) in letters.iter().enumerate() {
-                    output.print(&line::Shown::new(service, behind, letter)?, line::Shown::text);
+                    output.print(&line::Shown::new(service, behind, letter)?, line::Shown::text)?;
                 }
                 return Ok(());
             }
@@ -146,14 +155,14 @@ async fn ask(arguments: &One, asked: Ask, output: &Output) -> Result<()> {
             Ask::Retry => letters.retry(&cx, id).await?,
             Ask::Discard => letters.discard(&cx, id).await?,
         }
-        output.print(&Asked { service, id, asked }, |asked| {
+        let told = output.print(&Asked { service, id, asked }, |asked| {
             let what = match asked.asked {
                 Ask::Retry => "is tried again",
                 Ask::Discard => "is discarded, and what waits behind it goes on",
             };
             format!("{id} {what} when {service} looks: within about a second, if it runs")
         });
-        return Ok(());
+        return told.with_context(|| format!("{id}: {service} has been asked; asking again changes nothing"));
     }
     Err(unknown(id))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::output::{BadInput, Output};
+use crate::output::{BadInput, NotWritten, Output};
 
 /// Appends one event from the arguments, or, with --lines, one act for each line of standard input:
 /// {"stream":"account-7","type":"DepositMade","payload":{"amount":100},"tags":["customer:alice"],"id":"…","expected":3}
@@ -106,12 +106,11 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     event.tags = arguments.tags;
     let store = Sqlite::open(Options::new(&arguments.file))?;
     let done = store.append(&cx, Act::append(stream, arguments.expected, vec![event])).await?;
-    tell(&done, id, output);
     store.close();
-    Ok(())
+    tell(&done, id, output).with_context(|| format!("event {id} was appended"))
 }
 
-fn tell(done: &Appended, id: Uuid, output: &Output) {
+fn tell(done: &Appended, id: Uuid, output: &Output) -> Result<(), NotWritten> {
     for (stream, version) in &done.versions {
         let done = Done {
             stream: stream.as_str(),
@@ -123,8 +122,9 @@ fn tell(done: &Appended, id: Uuid, output: &Output) {
         output.print(&done, |done| {
             let again = if done.repeated { " (recorded before, nothing was written)" } else { "" };
             format!("{}@{} {}{again}", done.stream, done.version, done.id)
-        });
+        })?;
     }
+    Ok(())
 }
 
 /// A line longer than this holds no event that a store would take.
@@ -154,7 +154,9 @@ async fn lines(arguments: &Arguments, output: &Output) -> Result<()> {
         }
         let (act, id) = parse(&line, &cx).map_err(BadInput).with_context(before)?;
         let done = store.append(&cx, act).await.with_context(before)?;
-        tell(&done, id, output);
+        tell(&done, id, output).with_context(|| {
+            format!("line {number} and those before it were appended; nothing behind it was looked at")
+        })?;
     }
     store.close();
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mainstay::sqlite::{NotArchived, Options, Sqlite};
 use mainstay::store::{AppendError, Archived, Position};
 
@@ -26,12 +26,12 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let store = Sqlite::open(Options::new(&arguments.file).existing())?;
     let marker = store.archive(Position(arguments.before), &arguments.to).await.map_err(explained)?;
     store.close();
-    output.print(&marker, |marker| {
+    let told = output.print(&marker, |marker| {
         let Archived { from, to, count, digest, .. } = marker;
         let file = arguments.to.display();
         format!("positions {from} to {to} ({count} events) are in {file}; keep it\ndigest {digest}")
     });
-    Ok(())
+    told.with_context(|| format!("the events are in {}; keep it", arguments.to.display()))
 }
 
 /// The error with the exit code that is its own.

@@ -69,7 +69,7 @@ pub(crate) fn make_key(arguments: Key, output: &Output) -> Result<()> {
             made.private.display(),
             made.public.display()
         )
-    });
+    })?;
     Ok(())
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     };
     let head = Walk::new(&store, from).prove(output).await?.head;
     let checkpoint = Checkpoint::of(store.id(), head, Context::system().wall());
-    output.line(&key.sign(checkpoint)?.to_string());
+    output.line(&key.sign(checkpoint)?.to_string())?;
     Ok(())
 }
 

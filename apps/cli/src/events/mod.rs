@@ -34,6 +34,16 @@ pub(crate) enum Command {
     Archive(archive::Arguments),
 }
 
+impl Command {
+    /// A signed checkpoint is no listing: it is lost when nobody keeps it.
+    pub(crate) fn only_prints(&self) -> bool {
+        match self {
+            Self::Read(_) | Self::Tail(_) | Self::Verify(_) => true,
+            Self::Append(_) | Self::Key(_) | Self::Checkpoint(_) | Self::Archive(_) => false,
+        }
+    }
+}
+
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
         Command::Append(arguments) => append::run(arguments, output).await,

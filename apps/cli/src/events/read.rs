@@ -70,7 +70,7 @@ fn print(events: &[Recorded], left: &mut u64, output: &Output) -> Result<bool> {
         if *left == 0 {
             return Ok(false);
         }
-        output.line(&if output.json { line::json(event)? } else { line::human(event) });
+        output.line(&if output.json { line::json(event)? } else { line::human(event) })?;
         *left -= 1;
     }
     Ok(*left > 0)

@@ -96,6 +96,6 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
             ),
         };
         format!("{} events{archived}, chain unbroken, {against}\nhead {}", proved.events, proved.head)
-    });
+    })?;
     Ok(())
 }

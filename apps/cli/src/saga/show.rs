@@ -6,13 +6,13 @@ use anyhow::Result;
 use mainstay::envelope::CorrelationId;
 use mainstay::flow::inbox::{DeadLetterError, DeadLetters, Status};
 use mainstay::flow::timeline::{Parked, Source, Timeline};
-use mainstay::sqlite::Sqlite;
+use mainstay::sqlite::{EmbeddedLog, LogOptions, Sqlite};
 use uuid::Uuid;
 
 use crate::folder::{self, Folder, Service};
 use crate::output::{BadInput, Output};
 
-/// Reads the stores; the services may run or not. An answer of the shop carries its correlation id in the header
+/// Reads the stores, and the logs for when an event was published; the services may run or not. An answer of the shop carries its correlation id in the header
 /// Mainstay-Correlation-Id, and an order in `correlation_id`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -29,6 +29,26 @@ pub(crate) struct Arguments {
 
 /// At most so many parked keys of each service are looked through.
 const PARKED_KEYS_MAX: usize = 1_000;
+
+/// At most so many of a log's newest messages are looked through for those of this correlation: a log has no index
+/// for them. Enough for what happened lately, and read in well under a second.
+const LOOK_BACK: u64 = 10_000;
+
+/// Notes when the events of a service were published: the part of a wait before it is the outbox's. What its log
+/// does not tell is left out, since the stores alone tell all that happened.
+async fn published(timeline: Timeline, folder: &Folder, service: Service, output: &Output) -> Timeline {
+    let read = async {
+        let log = EmbeddedLog::follow(LogOptions::new(folder.log(service)))?;
+        anyhow::Ok(timeline.clone().with_published(service.name(), &log, LOOK_BACK).await?)
+    };
+    match read.await {
+        Ok(timeline) => timeline,
+        Err(error) => {
+            output.note(&format!("when {service} published its events is not shown: {error}"));
+            timeline
+        }
+    }
+}
 
 /// The messages of this correlation that wait in a store, as far as they stand among the first of their keys.
 async fn parked(source: &Source<Sqlite>, correlation: Uuid) -> Result<Vec<Parked>> {
@@ -66,25 +86,28 @@ async fn parked(source: &Source<Sqlite>, correlation: Uuid) -> Result<Vec<Parked
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    let stores = Folder::new(&arguments.data).stores(&Service::ALL)?;
-    let sources: Vec<Source<Sqlite>> = stores
-        .into_iter()
-        .map(|(service, store)| Source { participant: service.name().to_owned(), store })
-        .collect();
+    let folder = Folder::new(&arguments.data);
+    let (services, stores): (Vec<Service>, Vec<Sqlite>) = folder.stores(&Service::ALL)?.into_iter().unzip();
+    let named = services.iter().zip(stores);
+    let sources: Vec<Source<Sqlite>> =
+        named.map(|(service, store)| Source { participant: service.name().to_owned(), store }).collect();
     let mut timeline =
         Timeline::read(&sources, CorrelationId(arguments.correlation), arguments.limit).await?;
     for source in &sources {
         timeline = timeline.with_parked(parked(source, arguments.correlation).await?);
     }
     if timeline.is_empty() {
-        let services: Vec<&str> = sources.iter().map(|source| source.participant.as_str()).collect();
+        let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         return Err(BadInput(format!(
             "nothing of correlation {} is recorded by {}; check the id, and --data",
             arguments.correlation,
-            services.join(", ")
+            names.join(", ")
         ))
         .into());
     }
-    output.print(&timeline, |timeline| timeline.text().to_string());
+    for service in services {
+        timeline = published(timeline, &folder, service, output).await;
+    }
+    output.print(&timeline, |timeline| timeline.text().to_string())?;
     Ok(())
 }

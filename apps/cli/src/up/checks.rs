@@ -19,15 +19,13 @@ pub(super) const PORT_BASE_MAX: u16 = u16::MAX - 3;
 
 /// Makes the data folder and takes it for this process.
 pub(super) fn take(folder: &Folder) -> Result<Lock> {
-    for path in std::iter::once(folder.path().to_owned()).chain(Service::ALL.map(|s| folder.of(s))) {
-        std::fs::create_dir_all(&path).map_err(|cause| {
-            Unusable(format!(
-                "{}: this folder can't be made: {cause}; nothing was started; check who may write there, or give \
-                 another with --data",
-                path.display()
-            ))
-        })?;
-    }
+    folder.make(&Service::ALL).map_err(|(path, cause)| {
+        Unusable(format!(
+            "{}: this folder can't be made: {cause}; nothing was started; check who may write there, or give \
+             another with --data",
+            path.display()
+        ))
+    })?;
     let lock = Lock::take(&folder.up_lock(), "up").map_err(|error| match error {
         NotLocked::Held { holder, .. } => Unusable(format!(
             "{}: this data folder is in use: {holder} runs on it; nothing was started; stop it, or give another \

@@ -4,6 +4,7 @@ mod addresses;
 mod checks;
 mod greeting;
 mod seed;
+mod signals;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -14,7 +15,6 @@ use mainstay::Context;
 use mainstay_runtime::logs::{Colours, Console};
 use mainstay_runtime::supervisor::{self, Notice, Program, Spec, Stop, What};
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::folder::{self, Folder, Service};
@@ -23,9 +23,11 @@ use crate::output::{Code, Output};
 use crate::service::DRAIN_WITHIN;
 use addresses::Addresses;
 use greeting::Greeting;
+use signals::Signals;
 
 /// Runs the shop: order, payment and inventory, each with its own store, supervised. Ctrl-C drains and ends it;
-/// a second Ctrl-C does not wait.
+/// a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same; SIGHUP only where it was not ignored before, so
+/// that it goes on under nohup.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The data folder; made when it is not there. It survives restarts.
@@ -143,41 +145,4 @@ async fn greet(
         console.tell(&line, &json!({ "event": "not_seeded", "cause": format!("{error:#}") }));
     }
     console.tell(&greeting.text(), &greeting);
-}
-
-/// What ends this process.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn hold() -> Result<Self> {
-        let hold = |kind| signal(kind).context("no signal handler could be set; nothing was started");
-        Ok(Self([
-            hold(SignalKind::interrupt())?,
-            hold(SignalKind::terminate())?,
-            hold(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-            _ = hangup.recv() => "SIGHUP",
-        }
-    }
-
-    /// The first one drains, the second one does not wait.
-    async fn obey(mut self, stop: watch::Sender<Stop>, console: Console) {
-        for (asked, what) in [
-            (Stop::Drain, "finishing what has begun; once more ends it at once"),
-            (Stop::Now, "ending at once; what was acknowledged is kept"),
-        ] {
-            let name = self.next().await;
-            console.tell(&format!("{name}: {what}"), &json!({ "event": "signal", "signal": name }));
-            if stop.send(asked).is_err() {
-                return;
-            }
-        }
-    }
 }

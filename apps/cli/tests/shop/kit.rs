@@ -55,7 +55,12 @@ impl Up {
     }
 
     pub(crate) fn spawn(data: &Path) -> Self {
-        let mut child = Command::new(PROGRAM)
+        Self::spawn_by(Command::new(PROGRAM), data)
+    }
+
+    /// Started by a command that ends in the program.
+    pub(crate) fn spawn_by(mut command: Command, data: &Path) -> Self {
+        let mut child = command
             .args(["up", "--json", "--port-base", "0", "--data"])
             .arg(data)
             .stdin(Stdio::null())

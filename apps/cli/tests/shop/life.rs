@@ -25,6 +25,54 @@ fn a_killed_service_comes_back_where_it_was_and_orders_go_on() {
 }
 
 #[test]
+fn a_stopped_service_is_red_until_it_goes_on_and_is_not_killed_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(folder.path());
+    let pid = up.pid_of("payment");
+    send(pid, Signal::STOP);
+    let red = up.until(|event| event["event"] == "unready" && event["service"] == "payment");
+    assert!(red["reason"].as_str().unwrap().contains("has said nothing for 10s"), "{red}");
+    // Placed while one service stands still, and confirmed when it goes on.
+    let order = place(&up, "meanwhile", 1);
+    send(pid, Signal::CONT);
+    up.until(|event| event["event"] == "ready" && event["service"] == "payment");
+    assert_eq!(ended(&up, &order)["status"], "CONFIRMED");
+    up.kill(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
+    assert_eq!((up.order_of("started").len(), up.order_of("killed").len()), (3, 0), "{:#?}", up.seen);
+}
+
+/// The signals that it says it was sent.
+fn signals(up: &Up) -> Vec<&str> {
+    let told = up.seen.iter().filter(|event| event["event"] == "signal");
+    told.filter_map(|event| event["signal"].as_str()).collect()
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    // What nohup does.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", super::kit::PROGRAM]);
+    let mut up = Up::spawn_by(command, folder.path());
+    up.greeting = up.until(|event| event["event"] == "up");
+    up.kill(Signal::HUP);
+    assert_eq!(ended(&up, &place(&up, "after", 1))["status"], "CONFIRMED");
+    up.kill(Signal::TERM);
+    assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
+    assert_eq!(signals(&up), ["SIGTERM"]);
+}
+
+#[test]
+fn a_hangup_that_was_not_ignored_drains() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(folder.path());
+    up.kill(Signal::HUP);
+    assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
+    assert_eq!((signals(&up), up.order_of("stopped").len()), (vec!["SIGHUP"], 3));
+}
+
+#[test]
 fn a_killed_supervisor_takes_its_services_along_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut up = Up::start(folder.path());

@@ -89,8 +89,21 @@ fn the_pasted_order_is_confirmed_one_beyond_the_stock_is_refunded_and_both_survi
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
     assert_eq!(up.order_of("stopped"), ["order", "payment", "inventory"]);
     assert_eq!(up.order_of("killed"), Vec::<&str>::new());
-    // Nothing runs; the stores tell the same, and their chains are whole.
+    // Nothing runs; the stores and the logs tell the same, and their chains are whole.
     assert_eq!(story(&up, &cancelled, &shown), told);
+    // Each event that others wait for says when it was published, which its store alone does not know.
+    for event in ["OrderCreated", "PaymentProcessed", "StockShort", "PaymentRefunded"] {
+        let line = told.lines().find(|line| line.contains(&format!("  {event}"))).unwrap();
+        assert!(line.contains("► published +"), "{line}");
+    }
+    // Without its log, or with one that is none, a service's events are told without that.
+    let log = |service: &str| data.join(service).join("log.db");
+    std::fs::rename(log("order"), data.join("kept")).unwrap();
+    let less = story(&up, &cancelled, &shown);
+    assert_eq!(less.matches("published +").count(), told.matches("published +").count() - 1, "{less}");
+    std::fs::write(log("order"), "no database at all, but long enough to have a header".repeat(9)).unwrap();
+    assert_eq!(story(&up, &cancelled, &shown), less);
+    std::fs::rename(data.join("kept"), log("order")).unwrap();
     for service in ["order", "payment", "inventory"] {
         let store = data.join(service).join("store.db");
         let verified = kit::mainstay(&["events", "verify", store.to_str().unwrap()]);

@@ -5,8 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Currency, CustomerId, Minor, Money, OrderId, PricedLine, Reason};
 
-/// The most that a top-up may bring an account to, in minor units. A refund may go past it: what was charged is
-/// given back whatever was paid in meanwhile. Both stay far below 2⁵³.
+/// The most that a top-up may bring an account to, in minor units: a ninth of 2⁵³, up to which every reader of JSON
+/// keeps integers exactly (RFC 8259 §6).
+///
+/// A refund may go past it: what was charged is given back whatever was paid in meanwhile. By how much is bounded by
+/// the orders that were charged and are not decided yet; some 8,000 of the dearest, of one customer and all refunded,
+/// would pass 2⁵³. A sum that does not fit into 64 bits is refused.
 pub const BALANCE_MAX: u64 = 1_000_000_000_000_000;
 
 /// What happens to an account.
@@ -181,7 +185,7 @@ impl Decider for Account {
     }
 
     fn evolve(&mut self, event: &AccountEvent) {
-        // `decide` has checked that nothing here leaves the range; saturating says so without a panic.
+        // `decide` has refused what would not fit into 64 bits; saturating says so without a panic.
         match event {
             AccountEvent::AccountOpened { currency, .. } => self.currency = Some(*currency),
             AccountEvent::AccountToppedUp { minor } => {

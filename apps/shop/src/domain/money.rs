@@ -76,7 +76,8 @@ macro_rules! bounded {
 bounded!(
     /// An amount in minor units (cents): 0 to 10¹².
     ///
-    /// The bound keeps every sum of the shop below 2⁵³, which all readers of JSON keep exactly (RFC 8259 §6).
+    /// Far below 2⁵³, up to which all readers of JSON keep integers exactly (RFC 8259 §6). An order's sum has the same
+    /// bound.
     Minor, "amount", 0, 1_000_000_000_000
 );
 bounded!(

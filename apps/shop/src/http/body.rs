@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::limits::{BODY_BYTES_MAX, JSON_DEPTH_MAX};
+use super::objects::Objects;
 use super::problem::{Fault, Problem};
 
 /// Reads a body of JSON and checks its shape.
@@ -91,13 +92,21 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             format!("more than {JSON_DEPTH_MAX} arrays and objects inside each other; nothing was done"),
         ));
     }
-    serde_json::from_str(text).map_err(|error| {
+    objects(text).map_err(|error| {
         let fault = match error.classify() {
             Category::Data => Fault::Invalid,
             Category::Syntax | Category::Eof | Category::Io => Fault::MalformedJson,
         };
         Problem::new(fault, format!("{error}; nothing was done"))
     })
+}
+
+/// The whole text as one value, every struct of which is an object.
+fn objects<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(Objects(&mut json))?;
+    json.end()?;
+    Ok(value)
 }
 
 /// Are arrays and objects nested deeper than `most`? Looks at brackets outside strings only, so it needs no

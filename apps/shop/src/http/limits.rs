@@ -21,6 +21,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// From the head to the end of the body.
     pub body_time: Duration,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub write_time: Duration,
     /// The longest time that work for one request may take, whatever its sender claims.
     pub request_time: Duration,
     /// The longest wait for a presented receipt.
@@ -31,7 +33,8 @@ pub struct Limits {
     pub drain_time: Duration,
     /// The most open connections; the next one waits to be accepted.
     pub connections_max: usize,
-    /// The most requests that wait for an order's end at once; the next one is answered at once.
+    /// The most requests that wait for an order's end at once; the next one is answered at once. Fewer than
+    /// connections, each of which a wait occupies: others are to be served meanwhile.
     pub waiting_max: usize,
 }
 
@@ -40,12 +43,13 @@ impl Default for Limits {
         Self {
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(10),
+            write_time: Duration::from_secs(10),
             request_time: Duration::from_secs(40),
             receipt_wait: Duration::from_secs(5),
             prefer_wait: Duration::from_secs(30),
             drain_time: Duration::from_secs(5),
             connections_max: 1_024,
-            waiting_max: 4_096,
+            waiting_max: 512,
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Fault {
     NotFound,
     /// The path is there; the method is not.
     MethodNotAllowed,
+    /// The request is meant for another host.
+    Misdirected,
     /// The body took too long to arrive.
     SlowBody,
     /// The body is too large.
@@ -54,7 +56,7 @@ pub enum Fault {
 }
 
 /// All of them: the document and its test go through this list.
-pub const FAULTS: [Fault; 21] = [
+pub const FAULTS: [Fault; 22] = [
     Fault::MalformedJson,
     Fault::TooDeep,
     Fault::BadHeader,
@@ -62,6 +64,7 @@ pub const FAULTS: [Fault; 21] = [
     Fault::BadQuery,
     Fault::NotFound,
     Fault::MethodNotAllowed,
+    Fault::Misdirected,
     Fault::SlowBody,
     Fault::TooLarge,
     Fault::UnsupportedMediaType,
@@ -105,6 +108,7 @@ impl Fault {
             Self::SlowBody => (408, "slow-body", "The body took too long to arrive", None),
             Self::TooLarge => (413, "too-large", "The body is too large", None),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body is to be JSON", None),
+            Self::Misdirected => (421, "misdirected", "This host is not served here", None),
             Self::Invalid => (422, "invalid", "The body does not say what it has to", None),
             Self::UnknownSku => (422, "unknown-sku", "There is no such article", None),
             Self::KeyReused => (422, "idempotency-key-reused", "The key was used for another request", None),
@@ -130,10 +134,29 @@ pub struct Problem {
     pub fault: Fault,
     /// For whoever reads it.
     pub detail: String,
+    /// For operators, never for the client.
+    cause: Option<String>,
+    /// Does trying again make sense, where it does for this fault?
+    again: bool,
 }
+
+/// What an answer with [`Fault::Internal`] carries beside its body, for the edge to tell operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cause(pub(crate) String);
 
 /// The longest detail, in bytes: a decoder's message may repeat what the client sent.
 const DETAIL_BYTES_MAX: usize = 400;
+
+/// The longest cause that is told, in bytes.
+const CAUSE_BYTES_MAX: usize = 1_000;
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
+}
 
 /// Media type of RFC 9457 §6.1.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -141,13 +164,21 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 impl Problem {
     /// A problem.
     pub fn new(fault: Fault, detail: impl fmt::Display) -> Self {
-        let mut detail = detail.to_string();
-        if detail.len() > DETAIL_BYTES_MAX {
-            let end = detail.floor_char_boundary(DETAIL_BYTES_MAX);
-            detail.truncate(end);
-            detail.push('…');
-        }
-        Self { fault, detail }
+        Self { fault, detail: cut(detail.to_string(), DETAIL_BYTES_MAX), cause: None, again: true }
+    }
+
+    /// What is behind it. The client is not shown it; of a [`Fault::Internal`] operators are told.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cut(cause.to_string(), CAUSE_BYTES_MAX));
+        self
+    }
+
+    /// The same request must not be sent again by itself: no `Retry-After`.
+    #[must_use]
+    pub fn not_again(mut self) -> Self {
+        self.again = false;
+        self
     }
 }
 
@@ -170,8 +201,11 @@ impl IntoResponse for Problem {
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(seconds) = row.retry_after {
+        if let Some(seconds) = row.retry_after.filter(|_| self.again) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+        }
+        if self.fault == Fault::Internal {
+            response.extensions_mut().insert(Cause(self.cause.unwrap_or(self.detail)));
         }
         response
     }

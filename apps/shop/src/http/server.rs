@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::limits::{HEAD_BYTES_MAX, Limits};
+use super::progress::Progress;
 
 /// How long accepting pauses when the machine refuses (out of descriptors): trying again at once would only
 /// take the time that closing some needs.
@@ -75,6 +76,8 @@ where
         let answer = handler(request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    // hyper bounds the time of reading a head only: one who takes no answers would be waited for without end.
+    let stream = Progress::new(stream, limits.write_time);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)

@@ -39,9 +39,6 @@ pub fn participant() -> Participant {
 pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeError> {
     let app = App::new(&wiring, &participant())?;
     let stocks = Stocks::new(app.clone())?;
-    if wiring.seed_demo {
-        stocks.seed().await?;
-    }
     let own =
         Router::new().route("/stock/{sku}", put(api::set::<S>).get(api::one::<S>)).with_state(stocks.clone());
     let routes = service::all(app.clone(), &openapi::inventory(), own);

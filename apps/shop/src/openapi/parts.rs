@@ -25,7 +25,8 @@ pub(super) struct Operation {
 }
 
 /// What may be wrong with any request.
-const ALWAYS: [Fault; 7] = [
+const ALWAYS: [Fault; 8] = [
+    Fault::Misdirected,
     Fault::BadHeader,
     Fault::ForeignReceipt,
     Fault::NotYet,
@@ -203,6 +204,7 @@ fn common_schemas() -> Value {
             json!({
                 "service": { "type": "string" },
                 "requests": { "description": "Requests since the start.", "type": "integer", "minimum": 0 },
+                "failures": { "description": "Requests since the start that were answered with 500. Causes are in the service's log, some for each second.", "type": "integer", "minimum": 0 },
                 "commits": {
                     "description": "Transactions of requests that were acknowledged since the start; those that handle followed facts are not counted.",
                     "type": "integer", "minimum": 0,
@@ -229,7 +231,7 @@ fn headers() -> Value {
             "schema": { "type": "string" },
         },
         "Location": { "description": "Where the order is.", "schema": { "type": "string" } },
-        "RetryAfter": { "description": "In seconds.", "schema": { "type": "integer" } },
+        "RetryAfter": { "description": "In seconds. Without it the same request must not be sent again by itself: of `outcome-unknown`, where no Idempotency-Key was sent.", "schema": { "type": "integer" } },
     })
 }
 

@@ -25,7 +25,8 @@ pub fn order() -> Value {
             method: "get",
             path: "/orders",
             id: "listOrders",
-            summary: "Orders, the oldest first. A page may be short; there is more while `next` is there",
+            summary: "Orders, the oldest first. A page may be short; there is more while `next` is there. With `status`, an \
+                      order that takes on that status while the pages are read may be on none of them",
             parameters: &["Customer", "Status", "After", "Limit"],
             body: None,
             status: 200,
@@ -132,7 +133,11 @@ pub fn payment() -> Value {
             json!({
                 "customer": reference("schemas", "Name"),
                 "currency": reference("schemas", "Currency"),
-                "minor": { "type": "integer", "minimum": 0, "maximum": 8 * BALANCE_MAX },
+                "minor": {
+                    "description": format!("A payment brings it to {BALANCE_MAX} at most; refunds may go past that."),
+                    "type": "integer",
+                    "minimum": 0,
+                },
             }),
             &[],
         ),

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use mainstay::flow::work::{Work, transact};
-use mainstay::store::{Abort, Direction, Receipt, Refusal, Store, Tx, Version};
+use mainstay::store::{Abort, Refusal, Store, Tx};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -13,9 +13,9 @@ use super::{Orders, stream};
 use crate::domain::order::{OrderCommand, OrderEvent, OrderRefusal, check_lines};
 use crate::domain::{CustomerId, Line, OrderId, Sku};
 use crate::http::problem::{Fault, Problem};
-use crate::service::once::{once, problem, required};
+use crate::service::once::{Recorded, once, problem, required};
 use crate::service::rows::decode;
-use crate::service::{Call, body, changed, read_problem};
+use crate::service::{Call, body, changed};
 
 /// The body of POST /orders.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -29,7 +29,7 @@ struct NewOrder {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Made {
     id: OrderId,
-    body: Box<RawValue>,
+    answer: Recorded,
 }
 
 /// Why no order was made.
@@ -55,11 +55,11 @@ pub(super) async fn create<S: Store>(
         move |work| once(work, Some(&key), || make(&orders, work, &ask))
     })
     .await
-    .map_err(|error| problem(&error, refused))?;
+    .map_err(|error| problem(&cx, &error, refused))?;
     app.stats().commit();
-    let (made, again) = done.value;
-    let receipt = if again { receipt_of(&orders, made.id).await? } else { done.receipt };
-    let mut answer = changed(StatusCode::CREATED, made.body.get().to_owned(), &receipt);
+    let made = done.value;
+    let receipt = made.answer.receipt(done.receipt);
+    let mut answer = changed(StatusCode::CREATED, made.answer.body().to_owned(), &receipt);
     if let Ok(location) = HeaderValue::from_str(&format!("/orders/{}", made.id)) {
         answer.headers_mut().insert(header::LOCATION, location);
     }
@@ -91,16 +91,15 @@ fn make<S: Store>(orders: &Orders<S>, work: &Work<'_, S>, ask: &NewOrder) -> Res
     let decided =
         work.act(&orders.entity, &stream, &key, &command)?.map_err(|no| Abort::User(No::Refused(no)))?;
     let status = decided.state.status();
-    let Some(OrderEvent::OrderCreated { customer, lines, amount, .. }) = decided.events.into_iter().next()
-    else {
+    let Some(OrderEvent::OrderCreated { customer, lines, amount, .. }) = decided.events.first() else {
         return Err(Abort::User(No::Refused(OrderRefusal::Exists)));
     };
     let row = OrderRow {
         id,
-        customer,
+        customer: customer.clone(),
         status,
-        amount,
-        lines,
+        amount: *amount,
+        lines: lines.clone(),
         reason: None,
         correlation_id: work.fact().correlation.0,
         history: vec![Entry::new(work.at(), "OrderCreated")],
@@ -109,19 +108,5 @@ fn make<S: Store>(orders: &Orders<S>, work: &Work<'_, S>, ask: &NewOrder) -> Res
     let body = RawValue::from_string(String::from_utf8_lossy(&row.value).into_owned())
         .map_err(|error| Refusal::Invalid { what: "answer", why: error.to_string() })?;
     tx.view_put(&orders.view, &row)?;
-    Ok(Made { id, body })
-}
-
-/// The receipt of an order that was made before.
-///
-/// Not that of the transaction which found it: it stands for everything up to now, also for what nobody
-/// publishes, and another service would wait for that in vain.
-async fn receipt_of<S: Store>(orders: &Orders<S>, id: OrderId) -> Result<Receipt, Problem> {
-    let broken = |why: &dyn std::fmt::Display| Problem::new(Fault::Internal, why);
-    let stream = stream(id).map_err(|bad| broken(&bad))?;
-    let store = orders.app.store();
-    let page = store.read_stream(&stream, Version(1), Direction::Forwards, 1).await;
-    let first = page.map_err(|error| read_problem(&error))?.events.into_iter().next();
-    let first = first.ok_or_else(|| broken(&"the order's beginning is not there"))?;
-    Ok(Receipt::new(store.id(), first.position.0))
+    Ok(Made { id, answer: Recorded::new(work, &decided, body)? })
 }

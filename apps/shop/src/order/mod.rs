@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
+use mainstay::command::Snapshot;
 use mainstay::flow::saga::Participant;
 use mainstay::flow::work::Entity;
 use mainstay::messaging::Log;
@@ -55,7 +56,8 @@ pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeEr
 #[derive(Debug, Clone)]
 struct Orders<S: Store> {
     app: Arc<App<S>>,
-    /// An order has two events at most: replaying it costs less than keeping its state.
+    /// An order has two events at most, and between them its first one may be archived: its state is kept beside its
+    /// stream.
     entity: Entity<Order>,
     view: ViewName,
     prices: ViewName,
@@ -65,13 +67,17 @@ struct Orders<S: Store> {
 impl<S: Store> Orders<S> {
     fn new(app: Arc<App<S>>) -> Result<Self, BadName> {
         Ok(Self {
-            entity: Entity::replayed(),
+            entity: Entity::kept()?,
             view: row::view()?,
             prices: row::prices()?,
             waiting: Waiting::new(app.limits().waiting_max),
             app,
         })
     }
+}
+
+impl Snapshot for Order {
+    const NAME: &'static str = "shop.order";
 }
 
 /// How the streams of orders begin.

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
-use mainstay::store::{Cursor, IndexValue, ReadError, Scan, ScanBy, Store};
+use mainstay::store::{Cursor, IndexValue, ReadError, Rows, Scan, ScanBy, Store};
 use serde::Deserialize;
 
 use super::Orders;
@@ -132,33 +132,76 @@ async fn find<S: Store>(
         (None, Some(status)) => (BY_STATUS, Some(Status::from(status).as_str().to_owned())),
         (None, None) => ("", None),
     };
-    // With both, one index finds and the other filter is looked at row by row.
-    let filter = which.customer.as_ref().and(which.status).map(Status::from);
     let value = value.map(IndexValue::Text);
     let mut after = after.map(|id| Cursor { value: value.clone(), key: id.to_string() });
-    let (mut found, mut looked_at) = (Vec::new(), 0);
+    // With both, one index finds and the other filter is looked at row by row.
+    let mut search = Search::new(limit, which.customer.as_ref().and(which.status).map(Status::from));
     loop {
         let by = match &value {
             Some(value) => ScanBy::Index { index, from: value.clone(), to: value.clone() },
             None => ScanBy::Key { prefix: String::new() },
         };
-        // One more than wanted would tell whether there is more; the cursor does so too.
-        let rows_max = limit - found.len();
-        let scan = Scan { view: orders.view.clone(), by, after: after.take(), rows_max };
+        let scan = Scan { view: orders.view.clone(), by, after: after.take(), rows_max: search.rows_max() };
         let rows = orders.app.store().view_scan(&scan).await?;
-        looked_at += rows.rows.len();
-        for (_, bytes) in rows.rows {
-            if filter.is_none() || filter == Some(status(&bytes)?) {
-                found.push(bytes);
+        match search.take(rows)? {
+            Step::On(cursor) => after = Some(cursor),
+            Step::Done(next) => return Ok((search.found, next)),
+        }
+    }
+}
+
+/// One page being put together from scans.
+struct Search {
+    limit: usize,
+    filter: Option<Status>,
+    found: Vec<Vec<u8>>,
+    looked_at: usize,
+}
+
+/// How a search stands after a scan.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Scan on from here.
+    On(Cursor),
+    /// The page is there; after this key the next one begins, if there is more.
+    Done(Option<String>),
+}
+
+impl Search {
+    fn new(limit: usize, filter: Option<Status>) -> Self {
+        Self { limit, filter, found: Vec::new(), looked_at: 0 }
+    }
+
+    /// How many rows the next scan reads. Without a filter each row is one of the page; with one most may be none,
+    /// and a scan for each row that is missing would cost more than the rows.
+    fn rows_max(&self) -> usize {
+        match self.filter {
+            None => self.limit.saturating_sub(self.found.len()),
+            Some(_) => PAGE_ROWS_MAX,
+        }
+    }
+
+    fn take(&mut self, rows: Rows) -> Result<Step, ReadError> {
+        let Rows { rows, next } = rows;
+        let last = rows.len().saturating_sub(1);
+        for (i, (key, bytes)) in rows.into_iter().enumerate() {
+            self.looked_at += 1;
+            if let Some(filter) = self.filter
+                && status(&bytes)? != filter
+            {
+                continue;
+            }
+            self.found.push(bytes);
+            if self.found.len() >= self.limit {
+                let is_more = i < last || next.is_some();
+                return Ok(Step::Done(is_more.then_some(key)));
             }
         }
-        match rows.next {
-            None => return Ok((found, None)),
-            Some(cursor) if found.len() >= limit || looked_at >= ROWS_LOOKED_AT_MAX => {
-                return Ok((found, Some(cursor.key)));
-            }
-            next => after = next,
-        }
+        Ok(match next {
+            Some(cursor) if self.looked_at >= ROWS_LOOKED_AT_MAX => Step::Done(Some(cursor.key)),
+            Some(cursor) => Step::On(cursor),
+            None => Step::Done(None),
+        })
     }
 }
 
@@ -181,5 +224,47 @@ mod tests {
             headers.insert("prefer", text.parse().unwrap());
             assert_eq!(prefer_wait(&headers), wait.map(Duration::from_secs), "{text}");
         }
+    }
+
+    /// Rows `from` to `to`, every tenth confirmed, of a view with `all` rows.
+    fn rows(from: usize, to: usize, all: usize) -> Rows {
+        let key = |i: usize| format!("{i:04}");
+        let row = |i: usize| {
+            let status = if i % 10 == 9 { "CONFIRMED" } else { "PENDING" };
+            (key(i), format!(r#"{{"status":"{status}"}}"#).into_bytes())
+        };
+        let to = to.min(all);
+        let next = (to < all).then(|| Cursor { value: None, key: key(to - 1) });
+        Rows { rows: (from..to).map(row).collect(), next }
+    }
+
+    /// A whole search; how many scans it took, how many rows it found, and after which key the next page begins.
+    fn searched(limit: usize, filter: Option<Status>, all: usize) -> (usize, usize, Option<String>) {
+        let (mut search, mut at, mut scans) = (Search::new(limit, filter), 0, 0);
+        loop {
+            let to = at + search.rows_max();
+            scans += 1;
+            match search.take(rows(at, to, all)).unwrap() {
+                Step::On(cursor) => assert_eq!(cursor.key, format!("{:04}", to - 1)),
+                Step::Done(next) => return (scans, search.found.len(), next),
+            }
+            at = to;
+        }
+    }
+
+    #[test]
+    fn a_filtered_page_takes_few_scans_and_the_next_one_begins_where_it_was_full() {
+        let confirmed = Some(Status::Confirmed);
+        assert_eq!(searched(1, confirmed, 5_000), (1, 1, Some("0009".into())));
+        assert_eq!(searched(20, confirmed, 5_000), (1, 20, Some("0199".into())));
+        assert_eq!(searched(25, confirmed, 5_000), (2, 25, Some("0249".into())));
+        // Nothing matches: it ends after so many rows, and says where.
+        assert_eq!(searched(1, Some(Status::Cancelled), 5_000), (5, 0, Some("0999".into())));
+        assert_eq!(searched(1, Some(Status::Cancelled), 300), (2, 0, None));
+        // Full with the very last row: there is no next page.
+        assert_eq!(searched(2, confirmed, 20), (1, 2, None));
+        assert_eq!(searched(1, confirmed, 20), (1, 1, Some("0009".into())));
+        assert_eq!(searched(50, None, 5_000), (1, 50, Some("0049".into())));
+        assert_eq!(searched(50, None, 50), (1, 50, None));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::domain::OrderId;
 
@@ -12,7 +12,7 @@ use crate::domain::OrderId;
 #[derive(Debug)]
 pub(super) struct Waiting {
     by_order: Mutex<HashMap<OrderId, watch::Sender<()>>>,
-    max: usize,
+    places: Arc<Semaphore>,
     begun: Notify,
 }
 
@@ -22,21 +22,23 @@ pub(super) struct Place {
     waiting: Arc<Waiting>,
     order: OrderId,
     woken: watch::Receiver<()>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Waiting {
-    /// Room for so many orders at once.
+    /// Room for so many who wait at once, for one order or for many: each of them holds a connection.
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { by_order: Mutex::default(), max, begun: Notify::new() })
+        let places = Arc::new(Semaphore::new(max));
+        Arc::new(Self { by_order: Mutex::default(), places, begun: Notify::new() })
     }
 
     /// A place, to be taken before the order is looked at: what happens between the two is then not missed. None
     /// when there is no room; the caller answers at once, as RFC 7240 §2 lets it.
     pub(super) fn place(self: &Arc<Self>, order: OrderId) -> Option<Place> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let mut by_order = self.lock();
         let woken = match by_order.get(&order) {
             Some(sender) => sender.subscribe(),
-            None if by_order.len() >= self.max => return None,
             None => {
                 let (sender, woken) = watch::channel(());
                 by_order.insert(order, sender);
@@ -46,7 +48,7 @@ impl Waiting {
                 woken
             }
         };
-        Some(Place { waiting: Arc::clone(self), order, woken })
+        Some(Place { waiting: Arc::clone(self), order, woken, _place: place })
     }
 
     /// Does anybody wait for anything?
@@ -120,9 +122,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn places_are_bounded_and_given_back() {
-        let waiting = Waiting::new(1);
+        let waiting = Waiting::new(2);
         let one = waiting.place(order(1)).unwrap();
         let same = waiting.place(order(1)).unwrap();
+        assert!(waiting.place(order(1)).is_none(), "one more of the same order is one more");
         assert!(waiting.place(order(2)).is_none());
         drop(one);
         assert!(!waiting.is_empty());

@@ -1,4 +1,4 @@
-//! POST /accounts, GET /accounts/{customer}, and the account that a demonstration begins with.
+//! POST /accounts and GET /accounts/{customer}.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -12,12 +12,8 @@ use super::{Accounts, Ledger};
 use crate::domain::account::{AccountCommand, AccountRefusal};
 use crate::domain::{Currency, CustomerId, Minor};
 use crate::http::problem::{Fault, Problem};
-use crate::service::once::{once, problem, request as asked};
-use crate::service::{Call, ServeError, body, changed, json, path, read_problem};
-use serde_json::value::RawValue;
-
-/// Whose account a demonstration has, and what is on it.
-const DEMO: (&str, u64) = ("alice", 100_000);
+use crate::service::once::{Recorded, once, problem, request as asked};
+use crate::service::{Call, body, changed, json, path, read_problem};
 
 /// The body of POST /accounts.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -42,22 +38,25 @@ pub(super) async fn top_up<S: Store>(
         once(work, key.as_ref(), || pay_in(&ledger, work, &ask))
     })
     .await
-    .map_err(|error| problem(&error, |no| Problem::new(Fault::Refused, format!("{no}; nothing was done"))))?;
+    .map_err(|error| {
+        problem(&cx, &error, |no| Problem::new(Fault::Refused, format!("{no}; nothing was done")))
+    })?;
     app.stats().commit();
-    Ok(changed(StatusCode::OK, done.value.0.get().to_owned(), &done.receipt))
+    Ok(changed(StatusCode::OK, done.value.body().to_owned(), &done.value.receipt(done.receipt)))
 }
 
-/// One top-up, recorded and shown; the account's row.
+/// One top-up, recorded, published and shown; the account's row.
 fn pay_in<S: Store>(
     ledger: &Ledger,
     work: &Work<'_, S>,
     ask: &TopUp,
-) -> Result<Box<RawValue>, Abort<AccountRefusal>> {
+) -> Result<Recorded, Abort<AccountRefusal>> {
     let command =
         AccountCommand::TopUp { customer: ask.customer.clone(), currency: ask.currency, minor: ask.minor };
     let stream = Ledger::stream(&ask.customer)?;
     let decided = work.act(&ledger.entity, &stream, ask.customer.as_str(), &command)?.map_err(Abort::User)?;
-    Ok(ledger.show(work, &ask.customer, &decided.state)?)
+    let shown = ledger.show(work, &ask.customer, &decided.state)?;
+    Ok(Recorded::new(work, &decided, shown)?)
 }
 
 /// One account.
@@ -70,25 +69,5 @@ pub(super) async fn one<S: Store>(
     match row.map_err(|error| read_problem(&error))? {
         Some(bytes) => Ok(json(StatusCode::OK, bytes)),
         None => Err(Problem::new(Fault::NotFound, "there is no such account here")),
-    }
-}
-
-impl<S: Store> Accounts<S> {
-    /// Opens the demonstration's account unless it is there.
-    pub(super) async fn seed(&self) -> Result<(), ServeError> {
-        let (app, ledger) = (&self.app, self.ledger.clone());
-        transact(app.store(), app.cx(), app.publisher(), move |work| {
-            let invalid = |why: String| mainstay::store::Refusal::Invalid { what: "demo", why };
-            let customer = CustomerId::new(DEMO.0).map_err(|why| invalid(why.to_string()))?;
-            let minor = Minor::new(DEMO.1).map_err(|why| invalid(why.to_string()))?;
-            let (present, _) = work.state(&ledger.entity, &Ledger::stream(&customer)?)?;
-            if present.currency().is_none() {
-                pay_in(&ledger, work, &TopUp { customer, minor, currency: None })?;
-            }
-            Ok::<_, Abort<AccountRefusal>>(())
-        })
-        .await
-        .map(drop)
-        .map_err(|error| ServeError::Seed(error.to_string()))
     }
 }

@@ -27,7 +27,8 @@ pub const NAME: &str = "payment";
 /// What this service declares.
 pub fn participant() -> Participant {
     Participant::new(NAME)
-        // For whoever waits for a top-up's receipt: it is seen when a message tells of it.
+        // For whoever waits for a top-up's receipt: it is seen when a message tells of it. Of nothing paid in, too.
+        .announces("AccountOpened")
         .announces("AccountToppedUp")
         .on("OrderCreated", "order")
         .produces("PaymentProcessed")
@@ -41,9 +42,6 @@ pub fn participant() -> Participant {
 pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeError> {
     let app = App::new(&wiring, &participant())?;
     let accounts = Accounts::new(app.clone())?;
-    if wiring.seed_demo {
-        accounts.seed().await?;
-    }
     let own = Router::new()
         .route("/accounts", post(api::top_up::<S>))
         .route("/accounts/{customer}", get(api::one::<S>))

@@ -23,9 +23,10 @@ impl PaymentReactor {
         command: &AccountCommand,
     ) -> Result<(), Failure> {
         let stream = Ledger::stream(customer)?;
+        // Only the order is named: the text goes to the log and the dead letter, where customers have no business.
         let decided = work
             .act(&self.0.entity, &stream, &order.to_string(), command)?
-            .map_err(|no| Failure::poisoned(format!("order {order}, account of {customer}: {no}")))?;
+            .map_err(|no| Failure::poisoned(format!("order {order}: {no}")))?;
         self.0.show(work, customer, &decided.state)?;
         Ok(())
     }

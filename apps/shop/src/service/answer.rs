@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
+use mainstay::Context;
 use mainstay::store::{AppendError, ReadError, Receipt, Refusal, Retry};
 
 use crate::http::problem::{Fault, Problem};
@@ -46,16 +47,31 @@ pub fn page(name: &str, rows: &[Vec<u8>], next: Option<&str>) -> Vec<u8> {
     body
 }
 
-/// What a transaction's failure is to the client.
-pub fn store_problem(error: &AppendError) -> Problem {
+/// What a transaction's failure is to the client whose call this was.
+pub fn store_problem(cx: &Context, error: &AppendError) -> Problem {
     match error {
         AppendError::Refused(refusal) => refusal_problem(refusal),
-        AppendError::Unknown { .. } => Problem::new(
-            Fault::OutcomeUnknown,
-            "the store failed while it was writing; the change may or may not be there; \
-             send the same request with the same Idempotency-Key again to find out",
-        ),
+        AppendError::Unknown { .. } => outcome_unknown(cx, "the store failed while it was writing"),
     }
+}
+
+/// Nobody knows whether it was written. With a key the request itself finds out; without one it would be done once
+/// more, so nobody is told to send it again.
+pub(super) fn outcome_unknown(cx: &Context, what: &str) -> Problem {
+    if cx.envelope().idempotency_key().is_some() {
+        return Problem::new(
+            Fault::OutcomeUnknown,
+            format!(
+                "{what}; the change may or may not be there; send the same request with the same Idempotency-Key \
+                 again to find out"
+            ),
+        );
+    }
+    let detail = format!(
+        "{what}; the change may or may not be there, and without an Idempotency-Key the same request would be done \
+         once more; read what is there before sending anything again"
+    );
+    Problem::new(Fault::OutcomeUnknown, detail).not_again()
 }
 
 fn refusal_problem(refusal: &Refusal) -> Problem {
@@ -67,7 +83,8 @@ fn refusal_problem(refusal: &Refusal) -> Problem {
         Retry::Never => Problem::new(
             Fault::Internal,
             "nothing was written; it is not this request's fault; see the service's log",
-        ),
+        )
+        .because(refusal),
     }
 }
 
@@ -77,13 +94,53 @@ pub fn read_problem(error: &ReadError) -> Problem {
         ReadError::Unavailable { passing: true, .. } => {
             Problem::new(Fault::Busy, "the store can't be read at the moment; ask again a little later")
         }
-        _ => Problem::new(Fault::Internal, "the store can't be read; see the service's log"),
+        _ => Problem::new(Fault::Internal, "the store can't be read; see the service's log").because(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+    use mainstay::envelope::IdempotencyKey;
+
     use super::*;
+    use crate::http::problem::Cause;
+
+    #[test]
+    fn nobody_without_a_key_is_told_to_send_a_request_of_unknown_outcome_again() {
+        let bare = Context::system();
+        let envelope = bare.envelope().clone().with_idempotency_key(IdempotencyKey::new("k").unwrap());
+        let keyed = bare.with_envelope(envelope);
+        let unknown = AppendError::Unknown { why: "the disk went away".into() };
+        for (cx, says, retry_after) in [
+            (&keyed, "send the same request with the same Idempotency-Key", Some("1")),
+            (&bare, "read what is there before sending anything again", None),
+        ] {
+            let problem = store_problem(cx, &unknown);
+            assert!(problem.detail.contains(says), "{}", problem.detail);
+            let answer = problem.into_response();
+            assert_eq!(answer.status(), 503);
+            let header = answer.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(header, retry_after);
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_carries_its_cause_to_the_log_and_not_to_the_client() {
+        let damaged = ReadError::Damaged { why: "page 7 of a file".into() };
+        let full =
+            Refusal::Unavailable { why: "no space".into(), remedy: "make some".into(), passing: false };
+        for (problem, cause) in [
+            (read_problem(&damaged), "page 7 of a file"),
+            (store_problem(&Context::system(), &AppendError::Refused(full)), "no space"),
+        ] {
+            assert!(!problem.detail.contains(cause), "{}", problem.detail);
+            let answer = problem.into_response();
+            assert_eq!(answer.status(), 500);
+            let Cause(told) = answer.extensions().get().unwrap();
+            assert!(told.contains(cause), "{told}");
+        }
+    }
 
     #[test]
     fn a_page_is_json_whether_it_is_empty_or_ends() {

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 use super::answer::read_problem;
 use super::stats::Stats;
-use super::wiring::{ServeError, Wiring};
+use super::throttle::Throttle;
+use super::wiring::{Health, ServeError, Wiring};
 use crate::http::limits::Limits;
 use crate::http::problem::{Fault, Problem};
 use crate::http::server::stopped;
@@ -32,6 +33,9 @@ pub struct App<S: Store> {
     stats: Stats,
     started: AtomicBool,
     tell: Arc<dyn Fn(&str) + Send + Sync>,
+    failures: Throttle,
+    health: Health,
+    hosts: Vec<String>,
     stop: watch::Receiver<bool>,
 }
 
@@ -45,6 +49,9 @@ pub(super) struct Figures {
 
 /// Parked keys that are counted; when there are more, nothing of the rest is news.
 const PARKED_KEYS_MAX: usize = 1_000;
+
+/// Causes of failures that operators are told in a second: a disk that is full fails every request.
+const FAILURES_TOLD_MAX: u32 = 10;
 
 impl<S: Store> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,6 +72,9 @@ impl<S: Store> App<S> {
             stats: Stats::default(),
             started: AtomicBool::new(false),
             tell: Arc::clone(&wiring.tell),
+            failures: Throttle::new(FAILURES_TOLD_MAX),
+            health: Arc::clone(&wiring.health),
+            hosts: wiring.hosts.clone(),
             stop: wiring.stop.clone(),
         }))
     }
@@ -114,6 +124,23 @@ impl<S: Store> App<S> {
         (self.tell)(line);
     }
 
+    /// A request was answered with a fault of ours: counted, and told with what finds the client's answer again.
+    pub(super) fn failed(&self, cx: &Context, cause: &str) {
+        self.stats.failure();
+        let Some(untold) = self.failures.admit(cx.now()) else { return };
+        let correlation = cx.envelope().correlation().0;
+        let more = match untold {
+            0 => String::new(),
+            untold => format!("; {untold} more failed since the last one that was told"),
+        };
+        self.tell(&format!("a request was answered with 500: {cause}; correlation {correlation}{more}"));
+    }
+
+    /// Under which names it answers.
+    pub(super) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
     /// What `/stats` says.
     pub(super) async fn figures(&self) -> Result<Figures, ReadError> {
         let outbox = self.store.outbox_status().await?;
@@ -140,14 +167,18 @@ impl<S: Store> App<S> {
     }
 
     /// Why it can't serve now; none when it can.
-    pub(super) async fn not_ready(&self) -> Option<&'static str> {
+    pub(super) async fn not_ready(&self) -> Option<String> {
         if self.is_stopping() {
-            return Some("the service is told to stop; go elsewhere");
+            return Some("the service is told to stop; go elsewhere".into());
         }
         if !self.started.load(Ordering::Acquire) {
-            return Some("the service is starting; ask again a little later");
+            return Some("the service is starting; ask again a little later".into());
         }
-        self.store.head().await.is_err().then_some("the store can't be read; see the service's log")
+        // A store that takes nothing any more may well be read.
+        if let Some(why) = (self.health)() {
+            return Some(why);
+        }
+        self.store.head().await.err().map(|error| format!("the store can't be read: {error}"))
     }
 
     /// Waits until what the receipt stands for is seen here, for [`Limits::receipt_wait`] at most.

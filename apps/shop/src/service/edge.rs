@@ -1,8 +1,8 @@
 //! The edge: what every request passes through before its route, and every answer after it.
 //!
 //! ```text
-//! request ─► envelope (a stranger's) ─► receipt seen? ─► route ─► answer + correlation id
-//!                  400                    400 422 503
+//! request ─► envelope (a stranger's) ─► host ours? ─► receipt seen? ─► route ─► answer + correlation id
+//!                  400                   400 421        400 422 503
 //! ```
 
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use mainstay::store::{Receipt, Store};
 use serde::de::DeserializeOwned;
 use tower::Service;
 
-use super::answer::RECEIPT;
+use super::answer::{RECEIPT, outcome_unknown};
 use super::app::App;
-use crate::http::body as bodies;
-use crate::http::problem::{Fault, Problem};
+use crate::http::problem::{Cause, Fault, Problem};
+use crate::http::{body as bodies, host};
 
 const CORRELATION: HeaderName = HeaderName::from_static("mainstay-correlation-id");
 
@@ -60,22 +60,17 @@ pub async fn receive<S: Store>(
     let (cx, request) = match begin(&app, request).await {
         Ok(begun) => begun,
         Err((problem, None)) => return problem.into_response(),
-        Err((problem, Some(cx))) => return correlated(problem.into_response(), &cx),
+        Err((problem, Some(cx))) => return finished(&app, problem.into_response(), &cx),
     };
     let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let at_most = cx.remaining().unwrap_or_default().saturating_add(GRACE);
     let answer = match tokio::time::timeout(at_most, routes.call(request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(never)) => match never {},
-        Err(_) if writes => Problem::new(
-            Fault::OutcomeUnknown,
-            "the store did not answer in time; the change may or may not be there; send the same request with \
-             the same Idempotency-Key again to find out",
-        )
-        .into_response(),
+        Err(_) if writes => outcome_unknown(&cx, "the store did not answer in time").into_response(),
         Err(_) => Problem::new(Fault::DeadlineOver, "there was no answer in time; ask again").into_response(),
     };
-    correlated(answer, &cx)
+    finished(&app, answer, &cx)
 }
 
 async fn begin<S: Store>(
@@ -84,6 +79,7 @@ async fn begin<S: Store>(
 ) -> Result<(Context, Request<Body>), (Problem, Option<Context>)> {
     let cx = envelope(app, &request).map_err(|problem| (problem, None))?;
     let fail = |problem| (problem, Some(cx.clone()));
+    host::check(app.hosts(), &request).map_err(fail)?;
     if cx.remaining().is_some_and(|remaining| remaining.is_zero()) {
         return Err(fail(Problem::new(
             Fault::DeadlineOver,
@@ -128,7 +124,11 @@ fn presented(request: &Request<Body>) -> Result<Option<Receipt>, Problem> {
     }
 }
 
-fn correlated(mut answer: Response<Body>, cx: &Context) -> Response<Body> {
+/// An answer on its way out: with the correlation id, and told of if it is a fault of ours.
+fn finished<S: Store>(app: &App<S>, mut answer: Response<Body>, cx: &Context) -> Response<Body> {
+    if let Some(Cause(cause)) = answer.extensions_mut().remove() {
+        app.failed(cx, &cause);
+    }
     let text = format!("\"{}\"", cx.envelope().correlation().0);
     if let Ok(value) = HeaderValue::from_str(&text) {
         answer.headers_mut().insert(CORRELATION, value);
@@ -140,4 +140,37 @@ fn correlated(mut answer: Response<Body>, cx: &Context) -> Response<Body> {
 pub async fn body<T: DeserializeOwned, S: Store>(app: &App<S>, request: Request<Body>) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     bodies::json(&parts.headers, body, app.limits().body_time).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header;
+    use axum::routing::post;
+    use mainstay::flow::saga::Participant;
+    use mainstay::messaging::memory::Memory as Log;
+    use mainstay::store::memory::Memory;
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::service::Wiring;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_takes_too_long_is_to_be_repeated_with_its_key_only() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stops = watch::channel(false).1;
+        let wiring = Wiring::new(Memory::new(), Log::new(1), listener, Context::system(), stops);
+        let app = App::new(&wiring, &Participant::new("slow")).unwrap();
+        let routes = Router::new().route("/", post(std::future::pending::<()>));
+        for (key, retry_after) in [(Some("k"), Some("1")), (None, None)] {
+            let mut request = Request::post("/").header("host", "localhost");
+            if let Some(key) = key {
+                request = request.header("idempotency-key", key);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let answer = receive(Arc::clone(&app), routes.clone(), request).await;
+            let told = answer.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!((answer.status().as_u16(), told), (503, retry_after), "{key:?}");
+        }
+    }
 }

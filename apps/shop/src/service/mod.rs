@@ -8,6 +8,7 @@ mod routes;
 pub mod rows;
 mod run;
 mod stats;
+mod throttle;
 mod wiring;
 
 pub use answer::{changed, json, page, read_problem, store_problem};
@@ -16,4 +17,4 @@ pub use edge::{Call, body, receive};
 pub use routes::{all, path, query};
 pub use run::serve;
 pub use stats::Stats;
-pub use wiring::{Follow, ServeError, Wiring};
+pub use wiring::{Follow, Health, ServeError, Wiring};

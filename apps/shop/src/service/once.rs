@@ -1,11 +1,13 @@
 //! Idempotency keys: which request is which, and what becomes of one that is sent again.
 
 use mainstay::Context;
+use mainstay::Decider;
 use mainstay::flow::inbox::{self, Once, Request};
-use mainstay::flow::work::Work;
-use mainstay::store::{Abort, Store, TransactError};
-use serde::Serialize;
+use mainstay::flow::work::{Decided, Work};
+use mainstay::store::{Abort, Receipt, Refusal, Store, TransactError, Tx};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::answer::store_problem;
 use crate::http::problem::{Fault, Problem};
@@ -42,16 +44,56 @@ pub fn required(cx: &Context, operation: &str, ask: &impl Serialize) -> Result<R
     })
 }
 
-/// Does it once; the answer, and whether it was made before.
+/// An answer as it is recorded under its request's key: what was answered, and what its receipt stood for.
+///
+/// A repetition gets the first one's receipt. Its own would stand for everything up to now, also for what nobody
+/// publishes, and another service would wait for that in vain. The mark is kept here, not found again in the stream:
+/// the events may have moved to an archive meanwhile.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Recorded {
+    body: Box<RawValue>,
+    mark: Option<u64>,
+}
+
+impl Recorded {
+    /// This answer to what was decided.
+    pub fn new<S: Store, D: Decider>(
+        work: &Work<'_, S>,
+        decided: &Decided<D>,
+        body: Box<RawValue>,
+    ) -> Result<Self, Refusal> {
+        // Where nothing was decided there is nothing to wait for but what was there before.
+        let mark = match decided.events.is_empty() {
+            true => None,
+            false => work
+                .tx()
+                .read_stream(&decided.stream, decided.version, 1)?
+                .first()
+                .map(|last| last.position.0),
+        };
+        Ok(Self { body, mark })
+    }
+
+    /// The answer's JSON.
+    pub fn body(&self) -> &str {
+        self.body.get()
+    }
+
+    /// The receipt to answer with, where the transaction that made this answer, or found it, has that one.
+    pub fn receipt(&self, own: Receipt) -> Receipt {
+        self.mark.map_or(own, |mark| Receipt::new(own.store(), mark))
+    }
+}
+
+/// Does it once; the answer, now or then.
 pub fn once<S: Store, T: Serialize + DeserializeOwned, E>(
     work: &Work<'_, S>,
     request: Option<&Request>,
     effect: impl FnOnce() -> Result<T, Abort<E>>,
-) -> Result<(T, bool), Abort<No<E>>> {
-    let Some(request) = request else { return Ok((effect().map_err(ruled)?, false)) };
+) -> Result<T, Abort<No<E>>> {
+    let Some(request) = request else { return effect().map_err(ruled) };
     match inbox::once(work, request, effect).map_err(ruled)? {
-        Once::First(answer) => Ok((answer, false)),
-        Once::Again(answer) => Ok((answer, true)),
+        Once::First(answer) | Once::Again(answer) => Ok(answer),
         Once::OtherBody => Err(Abort::User(No::OtherBody)),
     }
 }
@@ -63,14 +105,14 @@ fn ruled<E>(abort: Abort<E>) -> Abort<No<E>> {
     }
 }
 
-/// What a request's transaction's failure is to the client; `rule` says it of the rules.
-pub fn problem<E>(error: &TransactError<No<E>>, rule: impl Fn(&E) -> Problem) -> Problem {
+/// What a request's transaction's failure is to the client whose call this was; `rule` says it of the rules.
+pub fn problem<E>(cx: &Context, error: &TransactError<No<E>>, rule: impl Fn(&E) -> Problem) -> Problem {
     match error {
         TransactError::User(No::OtherBody) => Problem::new(
             Fault::KeyReused,
             "this Idempotency-Key was used for another request; nothing was done; use a new one for each new effect",
         ),
         TransactError::User(No::Rule(no)) => rule(no),
-        TransactError::Store(error) => store_problem(error),
+        TransactError::Store(error) => store_problem(cx, error),
     }
 }

@@ -48,7 +48,7 @@ where
     R: Reactor<S>,
     B: Future<Output = ()> + Send + 'static,
 {
-    let Wiring { store, log, follows, listener, cx, stop, limits, tell, seed_demo: _ } = wiring;
+    let Wiring { store, log, follows, listener, cx, stop, limits, tell, .. } = wiring;
     let reactor = Arc::new(Counted { reactor, app: Arc::clone(&app) });
     for name in reactor.participant().follows().keys() {
         if !follows.iter().any(|follow| follow.name == **name) {

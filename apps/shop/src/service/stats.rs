@@ -8,6 +8,7 @@ pub struct Stats {
     requests: AtomicU64,
     commits: AtomicU64,
     reactions: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Stats {
@@ -19,6 +20,16 @@ impl Stats {
     /// A request's transaction was acknowledged.
     pub fn commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was answered with a fault of ours.
+    pub fn failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests answered with a fault of ours (500); operators were told the causes of some each second.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// A message's effect was worked out.

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use crate::http::host::LOCAL_HOSTS;
 use crate::http::limits::Limits;
 
 /// What a service is made of. Whoever opens files and sockets makes one; nothing in this crate does.
@@ -30,11 +31,17 @@ pub struct Wiring<S, L> {
     pub stop: watch::Receiver<bool>,
     /// What clients may send.
     pub limits: Limits,
-    /// Begin with something on the shelves and on an account, where there is nothing yet?
-    pub seed_demo: bool,
     /// Hears of what operators have to know: a line for each trouble, none for a request.
     pub tell: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Why it can't serve now, as far as only its maker knows (a store that can't write any more); see
+    /// [`Wiring::health`].
+    pub health: Health,
+    /// Under which names it answers, at any port; [`LOCAL_HOSTS`] and what [`Wiring::host`] adds.
+    pub hosts: Vec<String>,
 }
+
+/// Why something can't serve now; none when it can. Asked at each look at `/health/ready`: it must not block.
+pub type Health = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Somebody whose log is followed.
 #[derive(Debug, Clone)]
@@ -46,10 +53,26 @@ pub struct Follow<L> {
 }
 
 impl<S, L> Wiring<S, L> {
-    /// With the usual limits, nothing to begin with, and nobody who is told.
+    /// With the usual limits, always healthy, for this machine's own names, and with nobody who is told.
     pub fn new(store: S, log: L, listener: TcpListener, cx: Context, stop: watch::Receiver<bool>) -> Self {
         let (follows, limits, tell) = (Vec::new(), Limits::default(), Arc::new(|_: &str| {}));
-        Self { store, log, follows, listener, cx, stop, limits, seed_demo: false, tell }
+        let (health, hosts) = (Arc::new(|| None), LOCAL_HOSTS.map(str::to_owned).into());
+        Self { store, log, follows, listener, cx, stop, limits, tell, health, hosts }
+    }
+
+    /// Also asks this whether it can serve. What it answers is shown at `/health/ready`.
+    #[must_use]
+    pub fn health(mut self, health: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.health = Arc::new(health);
+        self
+    }
+
+    /// Also answers under this name, without a port: that of a gateway in front. Whoever adds a name vouches that
+    /// it is not a stranger's ([`crate::http::host`]).
+    #[must_use]
+    pub fn host(mut self, name: &str) -> Self {
+        self.hosts.push(name.to_owned());
+        self
     }
 
     /// Also follows this participant's log.
@@ -85,9 +108,6 @@ pub enum ServeError {
     /// It declares to follow somebody whose log it was not given.
     #[error("the service follows {0}, and was not given its log; nothing was started; add it to the wiring")]
     NoLog(String),
-    /// What a demonstration begins with could not be written.
-    #[error("the demonstration's beginning could not be written: {0}; nothing was started")]
-    Seed(String),
     /// The relay stopped.
     #[error(transparent)]
     Relay(#[from] RelayError),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use mainstay_shop::http::limits::Limits;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -171,6 +172,19 @@ async fn shapes() {
             422,
             "invalid",
         ),
+        Case::post("http/objects.rs: an array for the body", r#"["alice",[["apple",1]]]"#, 422, "invalid"),
+        Case::post(
+            "http/objects.rs: an array for the body alone",
+            r#"["alice",[{"sku":"apple","quantity":1}]]"#,
+            422,
+            "invalid",
+        ),
+        Case::post(
+            "http/objects.rs: an array for a line",
+            r#"{"customer":"alice","lines":[["apple",1]]}"#,
+            422,
+            "invalid",
+        ),
         Case::post("http/body.rs is_deeper: 9 levels", deep(8), 400, "too-deep"),
         Case::post("http/body.rs is_deeper: 30,000 levels", deep(30_000), 400, "too-deep"),
     ];
@@ -279,6 +293,18 @@ async fn money() {
                 422,
                 "invalid",
             ),
+            Case::put(
+                "http/objects.rs: an array for a price",
+                r#"{"quantity":1,"price":["EUR",1]}"#,
+                422,
+                "invalid",
+            ),
+            Case::put(
+                "http/objects.rs: an array for a count",
+                r#"[1,{"currency":"EUR","minor":1}]"#,
+                422,
+                "invalid",
+            ),
             Case::put("domain/money.rs Currency", good().replace("EUR", "eur"), 422, "invalid"),
             Case::put(
                 "Money deny_unknown_fields",
@@ -327,6 +353,7 @@ async fn money() {
         vec![
             top_up("domain/money.rs Minor: negative", account("alice", json!(-5)), "invalid"),
             top_up("domain/name.rs check: customer", account("a/b", json!(5)), "invalid"),
+            top_up("http/objects.rs: an array for a top-up", r#"["alice",5,"EUR"]"#.into(), "invalid"),
             top_up(
                 "TopUp deny_unknown_fields",
                 r#"{"customer":"alice","minor":1,"balance":5}"#.into(),
@@ -384,12 +411,31 @@ async fn paths_queries_and_headers() {
         Case::post("envelope: a key of 9,000 bytes", good(), 400, "bad-header")
             .without_key()
             .with("idempotency-key", &"k".repeat(9_000)),
+        Case::post("http/host.rs check: a name that points here", good(), 421, "misdirected")
+            .with("host", "evil.example"),
+        Case::post("http/host.rs check: the same at our port", good(), 421, "misdirected")
+            .with("host", "evil.example:7101"),
+        Case::get("http/host.rs check: reading too", "/orders", 421, "misdirected")
+            .with("host", "127.0.0.1.evil.example"),
+        Case::post("http/host.rs check: two hosts", good(), 400, "bad-header")
+            .with("host", "localhost")
+            .with("host", "evil.example"),
         Case::post("service/edge.rs presented: no receipt", good(), 400, "bad-header")
             .with("mainstay-receipt", "r1.x.1"),
         Case::post("service/edge.rs begin: no time left", good(), 503, "deadline-over")
             .with("mainstay-remaining-ms", "0"),
     ];
     run(cases, &shop.order).await;
+    // http/host.rs check: no host at all, and one in the target.
+    for (head, status) in [
+        ("GET /orders HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+        ("GET http://evil.example/orders HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", 421),
+    ] {
+        assert_eq!(shop.order.raw(head.as_bytes()).await.map(|answer| answer.status), Some(status), "{head}");
+    }
+    // The name of a gateway that the shop was told of.
+    let answer = shop.order.call("GET", "/orders", &[("host", "shop.example")], None).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
     // Nobody gets above what a stranger may: these are passed over.
     let sly = [
         ("idempotency-key", "sly"),
@@ -414,7 +460,7 @@ fn problem(answer: Option<Answer>) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_endless() {
     let shop = shop_with_apples().await;
-    let head = "POST /orders HTTP/1.1\r\nhost: shop\r\nconnection: close\r\nidempotency-key: k\r\n\
+    let head = "POST /orders HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nidempotency-key: k\r\n\
                 content-type: application/json\r\n";
 
     // http/body.rs read, its time: a body that never comes to its end.
@@ -451,7 +497,7 @@ async fn slow_and_endless() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 
     // http/server.rs, the size of the head.
-    let long = format!("GET / HTTP/1.1\r\nhost: shop\r\nx: {}\r\n\r\n", "x".repeat(40_000));
+    let long = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(40_000));
     let answer = shop.order.raw(long.as_bytes()).await;
     assert!(answer.is_none_or(|answer| answer.status == 431), "a head of 40,000 bytes");
 
@@ -466,8 +512,8 @@ async fn slow_and_endless() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_connections_than_there_are_places_wait_and_are_served() {
     // http/server.rs, the number of connections.
-    let few = mainstay_shop::http::limits::Limits { connections_max: 2, ..limits() };
-    let shop = Shop::with(few, false).await;
+    let few = Limits { connections_max: 2, ..limits() };
+    let shop = Shop::with(few).await;
     let silent = [
         TcpStream::connect(shop.order.addr).await.unwrap(),
         TcpStream::connect(shop.order.addr).await.unwrap(),
@@ -477,5 +523,22 @@ async fn more_connections_than_there_are_places_wait_and_are_served() {
     assert_eq!(shop.order.get("/health/live").await.status, 200);
     assert!(began.elapsed() >= few.head_time / 2, "it waited for a place: {:?}", began.elapsed());
     drop(silent);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_no_answers_is_hung_up_on() {
+    // http/progress.rs. One place, taken by somebody who asks on and on and never reads.
+    let few = Limits { connections_max: 1, write_time: Duration::from_millis(300), ..limits() };
+    let shop = Shop::with(few).await;
+    let mut deaf = TcpStream::connect(shop.order.addr).await.unwrap();
+    let ask = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(256);
+    let asking = async {
+        // It ends when the service takes no more; without a bound both would stand still for ever.
+        while deaf.write_all(&ask).await.is_ok() {}
+    };
+    tokio::time::timeout(Duration::from_secs(15), asking).await.expect("it was hung up on");
+    assert_eq!(shop.order.get("/health/live").await.status, 200);
+    drop(deaf);
     shop.close().await;
 }

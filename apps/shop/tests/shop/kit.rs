@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mainstay::Context;
 use mainstay::messaging::memory::Memory as MemoryLog;
-use mainstay::store::Store;
 use mainstay::store::memory::Memory;
+use mainstay::store::{Store, StoreId};
 use mainstay_shop::http::limits::Limits;
 use mainstay_shop::service::{ServeError, Wiring};
 use mainstay_shop::{inventory, openapi, order, payment};
@@ -26,10 +26,13 @@ pub(crate) struct Shop {
     pub(crate) order: Client,
     pub(crate) payment: Client,
     pub(crate) inventory: Client,
-    pub(crate) stores: [Memory; 3],
+    /// Whose receipts there can be.
+    pub(crate) ids: [StoreId; 3],
     pub(crate) logs: [MemoryLog; 3],
     /// What operators were told.
     pub(crate) told: Arc<Mutex<Vec<String>>>,
+    /// Why the stores take nothing; none as long as they do.
+    pub(crate) ill: Arc<Mutex<Option<String>>>,
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<Result<(), ServeError>>>,
 }
@@ -47,43 +50,46 @@ pub(crate) fn limits() -> Limits {
 
 impl Shop {
     pub(crate) async fn open() -> Self {
-        Self::with(limits(), false).await
+        Self::with(limits()).await
     }
 
-    pub(crate) async fn with(limits: Limits, seed_demo: bool) -> Self {
-        let stores = [Memory::new(), Memory::new(), Memory::new()];
+    pub(crate) async fn with(limits: Limits) -> Self {
+        Self::over(Memory::new(), limits).await
+    }
+
+    /// Over this store of Order's.
+    pub(crate) async fn over<S: Store>(orders: S, limits: Limits) -> Self {
+        let (accounts, stocks) = (Memory::new(), Memory::new());
+        let ids = [orders.id(), accounts.id(), stocks.id()];
         let logs = [MemoryLog::new(1), MemoryLog::new(1), MemoryLog::new(1)];
         let (stop, stops) = watch::channel(false);
         let told = Arc::new(Mutex::new(Vec::new()));
+        let ill = Arc::new(Mutex::new(None));
         let mut clients = Vec::new();
-        let mut wirings = Vec::new();
+        let mut listeners = Vec::new();
         let documents = [openapi::order(), openapi::payment(), openapi::inventory()];
-        for (i, document) in documents.into_iter().enumerate() {
+        for document in documents {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             clients.push(Client::new(listener.local_addr().unwrap(), document));
-            let told = Arc::clone(&told);
-            let wiring =
-                Wiring::new(stores[i].clone(), logs[i].clone(), listener, Context::system(), stops.clone());
-            wirings.push(Wiring {
-                limits,
-                seed_demo,
-                tell: Arc::new(move |line| told.lock().unwrap().push(line.to_owned())),
-                ..wiring
-            });
+            listeners.push(listener);
         }
-        let [order_wiring, payment_wiring, inventory_wiring] = <[_; 3]>::try_from(wirings).unwrap();
+        let [at_order, at_payment, at_inventory] = <[_; 3]>::try_from(listeners).unwrap();
         let [order_log, payment_log, inventory_log] = logs.clone();
-        let order_wiring =
-            order_wiring.follow("payment", payment_log.clone()).follow("inventory", inventory_log.clone());
-        let payment_wiring = payment_wiring.follow("order", order_log).follow("inventory", inventory_log);
-        let inventory_wiring = inventory_wiring.follow("payment", payment_log);
+        let order_wiring = wiring(orders, &order_log, at_order, &stops, limits, &told, &ill)
+            .follow("payment", payment_log.clone())
+            .follow("inventory", inventory_log.clone());
+        let payment_wiring = wiring(accounts, &payment_log, at_payment, &stops, limits, &told, &ill)
+            .follow("order", order_log)
+            .follow("inventory", inventory_log.clone());
+        let inventory_wiring = wiring(stocks, &inventory_log, at_inventory, &stops, limits, &told, &ill)
+            .follow("payment", payment_log);
         let running = vec![
             tokio::spawn(order::serve(order_wiring)),
             tokio::spawn(payment::serve(payment_wiring)),
             tokio::spawn(inventory::serve(inventory_wiring)),
         ];
         let [order, payment, inventory] = <[_; 3]>::try_from(clients).unwrap_or_else(|_| unreachable!());
-        let shop = Self { order, payment, inventory, stores, logs, told, stop, running };
+        let shop = Self { order, payment, inventory, ids, logs, told, ill, stop, running };
         for client in [&shop.order, &shop.payment, &shop.inventory] {
             while client.get("/health/ready").await.status != 200 {
                 tokio::task::yield_now().await;
@@ -142,14 +148,32 @@ impl Shop {
         }
     }
 
+    /// The same, then looks at all that operators were told.
+    pub(crate) async fn close_told(self, look: impl FnOnce(&str)) {
+        let told = Arc::clone(&self.told);
+        self.close().await;
+        look(&told.lock().unwrap().join("\n"));
+    }
+
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
+}
 
-    /// The ids of the three stores: whose receipts there can be.
-    pub(crate) fn store_ids(&self) -> Vec<String> {
-        self.stores.iter().map(|store| store.id().0.simple().to_string()).collect()
-    }
+fn wiring<S: Store>(
+    store: S,
+    log: &MemoryLog,
+    listener: TcpListener,
+    stops: &watch::Receiver<bool>,
+    limits: Limits,
+    told: &Arc<Mutex<Vec<String>>>,
+    ill: &Arc<Mutex<Option<String>>>,
+) -> Wiring<S, MemoryLog> {
+    let (told, ill) = (Arc::clone(told), Arc::clone(ill));
+    let wiring = Wiring::new(store, log.clone(), listener, Context::system(), stops.clone());
+    Wiring { limits, tell: Arc::new(move |line| told.lock().unwrap().push(line.to_owned())), ..wiring }
+        .health(move || ill.lock().unwrap().clone())
+        .host("shop.example")
 }
 
 pub(crate) fn order_body(customer: &str, lines: &[(&str, u64)]) -> Value {

@@ -4,6 +4,7 @@
 // A test that can't go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archived;
 mod client;
 mod hostile;
 mod kit;

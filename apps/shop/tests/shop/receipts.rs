@@ -26,10 +26,13 @@ async fn a_presented_receipt_is_seen() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_top_ups_receipt_is_seen_by_those_who_follow_payment() {
     let shop = Shop::open().await;
-    let receipt = shop.top_up("alice", 100).await.receipt().to_owned();
-    for client in [&shop.payment, &shop.order, &shop.inventory] {
-        let seen = client.call("GET", "/stats", &[("mainstay-receipt", &receipt)], None).await;
-        assert_eq!(seen.status, 200, "{seen:?}");
+    // The second one opens an account and pays nothing in; the third one changes nothing at all.
+    for (customer, minor) in [("alice", 100), ("bob", 0), ("bob", 0)] {
+        let receipt = shop.top_up(customer, minor).await.receipt().to_owned();
+        for client in [&shop.payment, &shop.order, &shop.inventory] {
+            let seen = client.call("GET", "/stats", &[("mainstay-receipt", &receipt)], None).await;
+            assert_eq!(seen.status, 200, "{customer} {minor}: {seen:?}");
+        }
     }
     shop.close().await;
 }
@@ -42,7 +45,7 @@ async fn a_receipt_of_a_store_that_is_not_followed_is_refused() {
     let id = shop.order("k1", "alice", &[("apple", 1)]).await;
     shop.end_of(&id).await;
     // Inventory follows Payment only; everybody it follows has spoken by now.
-    let order_receipt = format!("r1.{}.1", shop.store_ids()[0]);
+    let order_receipt = format!("r1.{}.1", shop.ids[0].0.simple());
     let unknown = "r1.00000000000000000000000000000001.1".to_owned();
     for receipt in [order_receipt, unknown] {
         let answer =
@@ -50,7 +53,7 @@ async fn a_receipt_of_a_store_that_is_not_followed_is_refused() {
         assert_eq!((answer.status, answer.problem().as_str()), (422, "foreign-receipt"), "{receipt}");
     }
     // A change of its own that it never made: it lives in another copy of the store.
-    let future = format!("r1.{}.999999", shop.store_ids()[2]);
+    let future = format!("r1.{}.999999", shop.ids[2].0.simple());
     let answer = shop.inventory.call("GET", "/stock/apple", &[("mainstay-receipt", &future)], None).await;
     assert_eq!(answer.problem(), "foreign-receipt");
     shop.close().await;

@@ -1,8 +1,13 @@
 //! Idempotency keys, pages, and what GET answers.
 
+use std::convert::Infallible;
+
+use mainstay::Context;
+use mainstay::store::memory::Memory;
+use mainstay::store::{Abort, Row, Store, Tx, ViewName};
 use serde_json::json;
 
-use crate::kit::{Shop, order_body};
+use crate::kit::{Shop, limits, order_body};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_again_is_one_order_and_gets_the_same_answer() {
@@ -82,6 +87,39 @@ async fn a_top_up_with_a_key_pays_in_once_and_without_one_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_gets_the_first_ones_receipt() {
+    let shop = Shop::open().await;
+    let key = [("idempotency-key", "same")];
+    let (top_up, count) = (
+        json!({ "customer": "alice", "minor": 100 }).to_string(),
+        json!({ "quantity": 10, "price": { "currency": "EUR", "minor": 150 } }).to_string(),
+    );
+    let requests = [
+        (&shop.payment, "POST", "/accounts", top_up.as_bytes()),
+        (&shop.inventory, "PUT", "/stock/apple", count.as_bytes()),
+    ];
+    let mut first = Vec::new();
+    for (client, method, path, body) in requests {
+        first.push(client.call(method, path, &key, Some(body)).await);
+    }
+    // What happens in between is none of theirs: Inventory's reservations are published to nobody.
+    shop.order("k1", "alice", &[("apple", 1)]).await;
+    while shop.left("apple").await == 10 {
+        tokio::task::yield_now().await;
+    }
+    shop.top_up("bob", 1).await;
+    for ((client, method, path, body), first) in requests.into_iter().zip(first) {
+        let again = client.call(method, path, &key, Some(body)).await;
+        assert_eq!(
+            (again.status, again.json(), again.receipt()),
+            (200, first.json(), first.receipt()),
+            "{path}"
+        );
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_give_every_order_once_whatever_is_asked_for() {
     let shop = Shop::open().await;
     shop.stock("apple", 4, 100).await;
@@ -145,4 +183,41 @@ async fn every_service_says_how_it_is_and_what_it_can_do() {
     let correlation = answer.header("mainstay-correlation-id").unwrap().trim_matches('"');
     assert_eq!(answer.json()["correlation_id"], correlation);
     shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_store_takes_nothing_is_not_ready_and_says_why() {
+    let shop = Shop::open().await;
+    *shop.ill.lock().unwrap() = Some("the disk is full".into());
+    for client in [&shop.order, &shop.payment, &shop.inventory] {
+        let answer = client.get("/health/ready").await;
+        assert_eq!((answer.status, answer.problem().as_str()), (503, "not-ready"));
+        assert_eq!(answer.json()["detail"], "the disk is full");
+        assert_eq!(client.get("/health/live").await.status, 200);
+    }
+    *shop.ill.lock().unwrap() = None;
+    assert_eq!(shop.order.get("/health/ready").await.status, 200);
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_ours_is_counted_and_told_with_what_finds_the_answer_again() {
+    let orders = Memory::new();
+    let id = "018f3c5e-0000-7000-8000-00000000002a";
+    let spoil = move |tx: &_| {
+        let row = Row::new(id, *b"no JSON");
+        Tx::view_put(tx, &ViewName::new("shop.orders").unwrap(), &row).map_err(Abort::<Infallible>::from)
+    };
+    orders.transact(&Context::system(), spoil).await.unwrap();
+    let shop = Shop::over(orders, limits()).await;
+    let answer = shop.order.call("GET", &format!("/orders/{id}"), &[("prefer", "wait=1")], None).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (500, "internal"));
+    assert!(!answer.json()["detail"].as_str().unwrap().contains("row"), "{answer:?}");
+    assert_eq!(shop.order.get("/stats").await.json()["failures"], 1);
+    let correlation = answer.header("mainstay-correlation-id").unwrap().trim_matches('"').to_owned();
+    shop.close_told(|told| {
+        let line = told.lines().find(|line| line.contains(&correlation));
+        assert!(line.is_some_and(|line| line.contains("row") && line.contains("can't be read")), "{told}");
+    })
+    .await;
 }

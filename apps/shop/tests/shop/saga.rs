@@ -122,39 +122,13 @@ async fn many_orders_at_once_conserve_money_and_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demonstration_begins_with_stock_and_money_and_only_once() {
-    let shop = Shop::with(crate::kit::limits(), true).await;
-    assert_eq!((shop.balance("alice").await, shop.left("apple").await), (100_000, 1_000));
-    // Known to Order as soon as it has heard of it: asked for with the receipt of a change after it.
-    shop.stock("fig", 1, 1).await;
-    let id = shop.order("k1", "alice", &[("truffle", 6)]).await;
-    let order = shop.end_of(&id).await;
-    assert!(order["reason"].as_str().unwrap().starts_with("stock short: 6 of truffle"), "{order:#}");
-    shop.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_fact_about_an_order_that_nobody_made_is_set_aside_and_others_go_on() {
     let shop = Shop::open().await;
     shop.stock("apple", 10, 150).await;
     shop.top_up("alice", 1_000).await;
     let unknown = "018f3c5e-0000-7000-8000-00000000002a";
-    let data = json!({ "order": unknown, "reason": { "kind": "no_account" } }).to_string();
-    let event = CloudEvent::new("e1", "/payment", "PaymentRefused").unwrap();
-    let message = Message {
-        identity: MessageIdentity {
-            producer: Producer::new("another-life-of-payment").unwrap(),
-            epoch: 1,
-            partition: 0,
-            seq: 1,
-            content: ContentHash::of(data.as_bytes()),
-        },
-        topic: Topic::new("payment").unwrap(),
-        key: unknown.into(),
-        event,
-        data: data.into_bytes().into(),
-        mark: 1,
-    };
+    let data = json!({ "order": unknown, "reason": { "kind": "no_account" } });
+    let message = stray("payment", "PaymentRefused", unknown, &data);
     shop.logs[1].append(&Context::system(), vec![message]).await.unwrap();
     let id = shop.order("k1", "alice", &[("apple", 1)]).await;
     assert_eq!(shop.end_of(&id).await["status"], "CONFIRMED");
@@ -162,6 +136,45 @@ async fn a_fact_about_an_order_that_nobody_made_is_set_aside_and_others_go_on() 
     assert_eq!(parked, 1);
     let told = shop.told.lock().unwrap().join("\n");
     assert!(told.contains("there is no such order"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_are_told_names_the_order_and_not_the_customer() {
+    let shop = Shop::open().await;
+    let order = "018f3c5e-0000-7000-8000-00000000002a";
+    // A refund to somebody who has no account.
+    let reason = json!({ "kind": "stock_short", "sku": "apple", "wanted": 2, "available": 1 });
+    let amount = json!({ "currency": "EUR", "minor": 300 });
+    let data = json!({ "order": order, "customer": "mallory", "amount": amount, "reason": reason });
+    let message = stray("inventory", "StockShort", order, &data);
+    shop.logs[2].append(&Context::system(), vec![message]).await.unwrap();
+    while shop.payment.get("/stats").await.json()["parked"] != 1 {
+        tokio::task::yield_now().await;
+    }
+    shop.close_told(|told| {
+        assert!(told.contains(order) && told.contains("there is no such account"), "{told}");
+        assert!(!told.contains("mallory"), "{told}");
+    })
+    .await;
+}
+
+/// A fact that no service of this shop published.
+fn stray(topic: &str, event_type: &str, key: &str, data: &serde_json::Value) -> Message {
+    let data = data.to_string();
+    Message {
+        identity: MessageIdentity {
+            producer: Producer::new("another-life").unwrap(),
+            epoch: 1,
+            partition: 0,
+            seq: 1,
+            content: ContentHash::of(data.as_bytes()),
+        },
+        topic: Topic::new(topic).unwrap(),
+        key: key.into(),
+        event: CloudEvent::new("e1", "/stray", event_type).unwrap(),
+        data: data.into_bytes().into(),
+        mark: 1,
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn a_wait_ends_with_the_time_and_answers_what_is_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_told_to_stop_answers_those_who_wait_and_ends() {
-    let shop = Shop::with(limits(), false).await;
+    let shop = Shop::with(limits()).await;
     shop.stock("apple", 10, 150).await;
     shop.logs[0].stall(true);
     let id = shop.order("k1", "alice", &[("apple", 1)]).await;
@@ -64,4 +64,28 @@ async fn a_service_that_is_told_to_stop_answers_those_who_wait_and_ends() {
     let began = Instant::now();
     shop.close().await;
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_more_than_may_wait_is_answered_at_once_with_what_is_so() {
+    // Two may wait, for whichever order.
+    let shop = Shop::with(mainstay_shop::http::limits::Limits { waiting_max: 2, ..limits() }).await;
+    shop.stock("apple", 10, 150).await;
+    shop.logs[0].stall(true);
+    let id = shop.order("k1", "alice", &[("apple", 1)]).await;
+    let path = format!("/orders/{id}");
+    let wait = || async {
+        let began = Instant::now();
+        let answer = shop.order.call("GET", &path, &[("prefer", "wait=3")], None).await;
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &serde_json::json!("PENDING")));
+        began.elapsed()
+    };
+    let mut waited: [Duration; 3] = tokio::join!(wait(), wait(), wait()).into();
+    waited.sort();
+    let long = Duration::from_millis(2_900);
+    assert!(waited[0] < long && waited[1] >= long && waited[2] >= long, "{waited:?}");
+    // Their places are free again.
+    assert!(wait().await >= long);
+    shop.logs[0].stall(false);
+    shop.close().await;
 }

@@ -3,12 +3,9 @@
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::outbox::{self, Epoch, Run};
+use mainstay_event_store::outbox::{self, Epoch, PAGE_BYTES_MAX, Run};
 use mainstay_event_store::{OutboxRecord, OutboxRow, OutboxStatus, Position, Topic};
 use rusqlite::{Connection, OptionalExtension, Row};
-
-/// Bytes of payloads and envelopes after which a page of rows ends, however few it holds.
-const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of rows that wait in memory for the end of their transaction.
 const WAITING_BYTES_MAX: usize = 4 << 20;
@@ -118,11 +115,37 @@ fn pruned_to(conn: &Connection) -> rusqlite::Result<u64> {
     Ok(known.unwrap_or(0) as u64)
 }
 
+/// The topic of all rows, if there ever was one. A file that is older than this rule may hold rows of several: they are
+/// published as they are, and the last one's topic is the file's.
+pub(crate) fn topic(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let known = conn
+        .prepare_cached("select value from main.mainstay_meta where key = 'outbox_topic'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(topic) => Ok(Some(topic)),
+        None => conn
+            .prepare_cached("select topic from main.mainstay_outbox order by seq desc limit 1")?
+            .query_row([], |row| row.get(0))
+            .optional(),
+    }
+}
+
+/// Notes the topic; again is no change.
+pub(crate) fn note_topic(conn: &Connection, topic: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "insert into main.mainstay_meta(key, value) values ('outbox_topic', ?1) on conflict(key) do nothing",
+    )?
+    .execute([topic])
+    .map(drop)
+}
+
 fn epoch(row: &Row<'_>) -> rusqlite::Result<Epoch> {
     Ok(Epoch { epoch: row.get(0)?, after: row.get::<_, i64>(1)? as u64 })
 }
 
-fn epochs(conn: &Connection) -> rusqlite::Result<Vec<Epoch>> {
+/// The epochs that were opened, in their order.
+pub(crate) fn epochs(conn: &Connection) -> rusqlite::Result<Vec<Epoch>> {
     conn.prepare_cached("select epoch, after from main.mainstay_outbox_epochs order by epoch")?
         .query_map([], epoch)?
         .collect()
@@ -367,6 +390,20 @@ mod tests {
         )
         .unwrap();
         conn
+    }
+
+    #[test]
+    fn a_file_from_before_there_was_one_topic_has_that_of_its_last_row() {
+        let conn = filled();
+        assert_eq!(topic(&conn).unwrap().as_deref(), Some("t"));
+        conn.execute("update mainstay_outbox set topic = 'u' where seq = ?1", [ROWS as i64]).unwrap();
+        assert_eq!(topic(&conn).unwrap().as_deref(), Some("u"));
+        let both = after(&conn, ROWS - 2, 2).unwrap().unwrap();
+        assert_eq!(both.iter().map(|row| row.row.topic.as_str()).collect::<Vec<_>>(), ["t", "u"]);
+        note_topic(&conn, "u").unwrap();
+        note_topic(&conn, "v").unwrap();
+        conn.execute("delete from mainstay_outbox", []).unwrap();
+        assert_eq!(topic(&conn).unwrap().as_deref(), Some("u"), "rows that are removed had it too");
     }
 
     /// About how many steps of the engine it takes.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_event_store::ReadError;
@@ -46,6 +47,7 @@ struct Shared {
 /// The pool. Its threads end when the last handle of the store is gone.
 pub(crate) struct Readers {
     shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Readers {
@@ -61,13 +63,14 @@ impl Readers {
             ready: Condvar::new(),
             places: Arc::new(Semaphore::new(READS_MAX)),
         });
-        let readers = Self { shared: Arc::clone(&shared) };
+        let mut readers = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(options.readers) };
         let options = Arc::new(options.clone());
         for i in 0..options.readers {
             let (shared, options) = (Arc::clone(&shared), Arc::clone(&options));
-            std::thread::Builder::new()
+            let thread = std::thread::Builder::new()
                 .name(format!("mainstay-read-{i}"))
                 .spawn(move || serve(&shared, Reader { options, conn: None, names: Names::default() }))?;
+            readers.threads.push(thread);
         }
         Ok(readers)
     }
@@ -99,10 +102,26 @@ impl Readers {
     }
 }
 
-impl Drop for Readers {
-    fn drop(&mut self) {
+impl Readers {
+    /// Ends the threads and waits until each has let go of its connection: for as long as a read under way may
+    /// take. Blocks.
+    pub(crate) fn close(&mut self) {
+        self.end();
+        for thread in self.threads.drain(..) {
+            // One that panicked has let go of its connection too.
+            let _ = thread.join();
+        }
+    }
+
+    fn end(&self) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.shared.ready.notify_all();
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_envelope::Context;
+use mainstay_event_store::outbox::Epoch;
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Archived, Committed, ConsumerName, Direction, Head, Lease, Located,
     OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store,
@@ -113,11 +114,14 @@ impl Sqlite {
         self.inner.groups.read()
     }
 
-    /// Gives up this handle. If it is the last one, waits until the writer has emptied its queue and let go of
-    /// the file. Blocks.
+    /// Gives up this handle. If it is the last one, waits until the writer has emptied its queue and all threads
+    /// have let go of the file. If nobody else has it open either, everything is then in that one file: there is
+    /// no write-ahead log beside it any more, and it can be copied. Blocks.
     pub fn close(self) {
-        let Some(inner) = Arc::into_inner(self.inner) else { return };
+        let Some(mut inner) = Arc::into_inner(self.inner) else { return };
         let writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Before the writer, which moves everything into the file when it is the last to let go of it.
+        inner.readers.close();
         drop(inner); // the queue's last sender
         if let Some(writer) = writer {
             // A writer that panicked has let go of the file too.
@@ -334,6 +338,10 @@ impl Store for Sqlite {
 
     async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
         self.inner.readers.read(move |conn, _, _| Ok(Ok(outbox::status(conn)?))).await
+    }
+
+    async fn outbox_epochs(&self) -> Result<Vec<Epoch>, ReadError> {
+        self.inner.readers.read(move |conn, _, _| Ok(Ok(outbox::epochs(conn)?))).await
     }
 
     async fn wait_outbox(&self, after: u64, at_most: Duration) {

@@ -388,3 +388,31 @@ mod full {
         append(&Sqlite::open(options()).unwrap(), 1).await.unwrap();
     }
 }
+
+/// Whoever closes a store may copy its file, and has everything.
+#[tokio::test]
+async fn a_closed_store_is_one_file() {
+    let folder = folder::Folder::new();
+    let (path, copy) = (folder.path().join("store.db"), folder.path().join("copy.db"));
+    for round in 1..=10 {
+        let store = Sqlite::open(Options::new(&path).readers(4)).unwrap();
+        append(&store, 5).await.unwrap();
+        // Every reader thread opens the file.
+        let reads: Vec<_> = (0..32).map(|_| tokio::spawn(verify(store.clone()))).collect();
+        for read in reads {
+            assert_eq!(read.await.unwrap(), Ok(round * 5));
+        }
+        store.close();
+        for beside in ["store.db-wal", "store.db-shm"] {
+            assert!(!folder.path().join(beside).exists(), "round {round}: {beside}");
+        }
+        std::fs::copy(&path, &copy).unwrap();
+        let store = Sqlite::open(Options::new(&copy).read_only()).unwrap();
+        assert_eq!(verified(&store).await, Ok(round * 5));
+        store.close();
+    }
+}
+
+async fn verify(store: Sqlite) -> Result<u64, String> {
+    verified(&store).await
+}

@@ -252,7 +252,7 @@ async fn retention_runs_along_with_the_appends() {
         Arc::new(clock.clone()),
         Arc::clone(Context::system().chance()),
     );
-    let mut number = 0;
+    let mut number = 1;
     let mut append = async |count: u64| {
         let batch = (0..count).map(|i| message(number + i)).collect();
         number += count;
@@ -282,4 +282,26 @@ async fn retention_runs_along_with_the_appends() {
     }
     assert_eq!(first, Offset(4_500), "all that were older than a minute, none that was not");
     assert_eq!(log.read(&topic(), 0, first, 1).await.unwrap().messages[0].offset, Offset(4_501));
+}
+
+/// Whoever closes a log may copy its file, and has everything.
+#[tokio::test]
+async fn a_closed_log_is_one_file() {
+    let folder = folder::Folder::new();
+    let (path, copy) = (folder.path().join("log.db"), folder.path().join("copy.db"));
+    for round in 1..=10 {
+        let log = EmbeddedLog::open(LogOptions::new(&path)).unwrap();
+        log.append(&Context::system(), vec![message(round)]).await.unwrap();
+        assert_eq!(numbers(&log).await.unwrap().len() as u64, round);
+        log.close();
+        assert!(!folder.path().join("log.db-wal").exists(), "round {round}");
+        std::fs::copy(&path, &copy).unwrap();
+        let log = EmbeddedLog::follow(LogOptions::new(&copy)).unwrap();
+        assert_eq!(numbers(&log).await, Ok((1..=round).collect()));
+        log.close();
+        for end in ["", "-wal", "-shm"] {
+            // Those beside it are mostly not there.
+            let _ = std::fs::remove_file(folder.path().join(format!("copy.db{end}")));
+        }
+    }
 }

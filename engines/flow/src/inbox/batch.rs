@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use mainstay_event_store::{Abort, Mark, Position, Store, Tx};
+use mainstay_event_store::inbox::SEQ_MAX;
+use mainstay_event_store::{Abort, Mark, Position, Refusal, Store, Tx};
 
 use super::apply::{Handler, Ready};
 use super::lane::Lane;
 use super::parking::release::{Rules, Stopped, Why, park};
-use super::parking::rows::{Rows, Views};
+use super::parking::rows::{Last, Rows, Views};
 use crate::saga::{Failure, Reactor};
 
 /// The parked keys of a lane, as they were last read.
@@ -41,6 +42,8 @@ pub(super) struct Outcome {
     pub(super) parked: u64,
     /// Messages whose number came before with another content: an alarm for each.
     pub(super) altered: Vec<usize>,
+    /// Messages whose number is none, by index: they are passed over.
+    pub(super) unnumbered: Vec<usize>,
 }
 
 pub(super) fn transaction<S: Store, R: Reactor<S>>(
@@ -65,6 +68,10 @@ pub(super) fn transaction<S: Store, R: Reactor<S>>(
         for (index, ready) in batch.messages.iter().enumerate().take(batch.range.end).skip(batch.range.start)
         {
             let message = &ready.delivered.message;
+            if !(1..=SEQ_MAX).contains(&message.identity.seq) {
+                outcome.unnumbered.push(index);
+                continue;
+            }
             let why = match tx.inbox_mark(handler.publisher.consumer(), &message.identity)? {
                 Mark::Repeated => continue,
                 Mark::Altered => {
@@ -81,9 +88,7 @@ pub(super) fn transaction<S: Store, R: Reactor<S>>(
                         _ if waits => Why::Follows,
                         Some(failure) => Why::Failed(failure.clone()),
                         None => {
-                            handler
-                                .apply(tx, &lane, ready)
-                                .map_err(|failure| Abort::User(Stopped::At(index, failure)))?;
+                            handler.apply(tx, &lane, ready).map_err(|failure| stopped(index, failure))?;
                             continue;
                         }
                     }
@@ -93,9 +98,21 @@ pub(super) fn transaction<S: Store, R: Reactor<S>>(
             joined.insert(lane.key(&message.key));
             outcome.parked += 1;
         }
-        if outcome.parked > 0 {
+        if let Some(ready) = batch.messages.get(batch.range.clone()).and_then(<[Ready]>::last) {
+            counts.last = Some(Last::of(&ready.delivered));
             rows.put_lane(&counts)?;
         }
         Ok(outcome)
+    }
+}
+
+/// How a batch ends in which a message failed.
+fn stopped(index: usize, failure: Failure) -> Abort<Stopped> {
+    match failure {
+        // This is also what whoever happens to be at work hears when the whole batch has taken too long.
+        Failure::Refused(refusal @ (Refusal::Closure { .. } | Refusal::Sql { retry: false, .. })) => {
+            Abort::Refused(refusal)
+        }
+        failure => Abort::User(Stopped::At(index, failure)),
     }
 }

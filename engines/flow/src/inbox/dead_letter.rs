@@ -147,8 +147,8 @@ impl<S: Store> DeadLetters<S> {
     /// The row key of a message by what it is shown as, and its key's part.
     async fn find(&self, id: &str) -> Result<(String, String), DeadLetterError> {
         let unknown = || DeadLetterError::Unknown(id.chars().take(60).collect());
-        let (key, offset) = id.split_once('-').ok_or_else(unknown)?;
-        let row_key = letter_key(key, offset.parse().map_err(|_| unknown())?);
+        let (key, number) = id.split_once('-').ok_or_else(unknown)?;
+        let row_key = letter_key(key, number.parse().map_err(|_| unknown())?);
         match self.store.view_get(&self.views.letters, &row_key).await? {
             Some(_) => Ok((row_key, key.to_owned())),
             None => Err(unknown()),
@@ -167,7 +167,7 @@ impl<S: Store> DeadLetters<S> {
         let data = self.store.view_get(&self.views.data, row_key).await?.unwrap_or_default();
         let key = row_key.split('-').next().unwrap_or_default();
         Ok(DeadLetter {
-            id: shown(key, letter.offset),
+            id: shown(key, letter.number),
             offset: letter.offset,
             parked: letter.parked,
             event: letter.event().map_err(ReadError::from)?,
@@ -178,6 +178,6 @@ impl<S: Store> DeadLetters<S> {
     }
 }
 
-fn shown(key: &str, offset: u64) -> String {
-    format!("{key}-{offset}")
+fn shown(key: &str, number: u64) -> String {
+    format!("{key}-{number}")
 }

@@ -14,6 +14,10 @@ use tokio::sync::watch;
 /// waits here until the follower has handled every message up to it. A message that is parked counts as not handled.
 ///
 /// It is told only by messages: an act that published nothing is seen when the producer's next message is.
+///
+/// A mark is a position among the producer's events, so an act that wrote messages and no event has none of its own:
+/// it shares the mark of the act before it, and its receipt may be met as soon as that one's messages are handled.
+/// Whoever wants such an act waited for records an event with it.
 #[derive(Debug, Clone)]
 pub struct Followed {
     own: StoreId,

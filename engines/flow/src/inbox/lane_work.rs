@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_envelope::{Context, Monotonic, Producer};
-use mainstay_event_store::{
-    Abort, AppendError, Position, ReadError, Refusal, Retry, Store, TransactError, Tx,
-};
-use mainstay_messaging::{self as messaging, Log, Offset, RECHECK};
+use mainstay_event_store::{Abort, AppendError, Position, ReadError, Refusal, Retry, Store, TransactError};
+use mainstay_messaging::{Log, Offset, RECHECK};
 use mainstay_resilience::retry::Checked;
 
 use super::apply::Ready;
@@ -27,9 +25,9 @@ const REQUESTS_MAX: usize = 16;
 
 /// A part of the log, made ready.
 pub(super) struct Page {
-    from: u64,
+    pub(super) from: u64,
     pub(super) messages: Arc<[Ready]>,
-    next: u64,
+    pub(super) next: u64,
     /// Nothing followed it when it was read.
     pub(super) at_end: bool,
 }
@@ -44,9 +42,13 @@ pub(super) struct Place {
     look_at: Monotonic,
     /// Messages in the next transaction.
     batch: usize,
+    /// More than this the store dropped lately although no single message was at fault: they took too long.
+    ceiling: usize,
     /// Letters in the next release.
     release: usize,
     ahead: Option<Page>,
+    /// The log was read once: what retention takes from now on is missed.
+    pub(super) begun: bool,
     /// Of each producer, its epoch and the mark up to which everything was looked at.
     pub(super) marks: HashMap<Producer, (u32, u64)>,
 }
@@ -70,7 +72,7 @@ pub(super) enum Trouble {
 }
 
 /// How a transaction ended that was not committed.
-enum Ended {
+pub(super) enum Ended {
     Stopped(Stopped),
     /// The store dropped the closure for something it did, nobody knows for which message.
     Dropped(Refusal),
@@ -144,7 +146,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         let released = self.release_due(cx, place).await?;
         let page = match place.ahead.take().filter(|page| page.from == place.at) {
             Some(page) => page,
-            None => self.read(cx, place.at).await?,
+            None => self.read_first(cx, place).await?,
         };
         if page.next == place.at {
             return Ok(if released { Turn::Worked } else { Turn::Idle });
@@ -155,19 +157,25 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
 
     /// Where the lane stands, by what is on disk.
     async fn place(&self, cx: &Context) -> Result<Place, Trouble> {
+        // In this order: the row is never older than the checkpoint.
         let at = self.checkpoint().await?;
+        let row = self.rows().lane().await.map_err(|why| self.reading(why))?;
         let mut place = Place {
             at,
             parked: Arc::default(),
             due: None,
             look_at: cx.now(),
             batch: self.route.batch_max,
+            ceiling: self.route.batch_max,
             release: RELEASE_MAX,
             ahead: None,
+            begun: row.begun,
             marks: HashMap::new(),
         };
         self.reload(&mut place).await?;
-        self.find_marks(&mut place).await;
+        if let Some(last) = row.last {
+            self.find_last(cx, &mut place, last).await?;
+        }
         self.tell_marks(&place).await?;
         Ok(place)
     }
@@ -194,57 +202,15 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         }
     }
 
-    /// The next page of the log.
-    async fn read(&self, cx: &Context, at: u64) -> Result<Page, Trouble> {
-        let Route { log, topic, batch_max, .. } = self.route;
-        let page = match log.read(topic, self.lane.partition, Offset(at), *batch_max).await {
-            Ok(page) => page,
-            Err(messaging::ReadError::PastEnd { ends, .. }) => {
-                self.tell(&format!(
-                    "{} has handled {} up to {at}, but the log ends at {ends}: it was restored from an older copy, or \
-                     made anew; it is read again from its beginning, and what is known is skipped",
-                    self.lane.group, self.lane.topic
-                ));
-                self.jump(cx, at, 0).await?;
-                return Err(Trouble::Elsewhere);
-            }
-            Err(messaging::ReadError::Truncated { first, .. }) if at == 0 && first.0 > 0 => {
-                self.tell(&format!(
-                    "{} begins to follow {} at {first}: what stood before is no longer kept",
-                    self.lane.group, self.lane.topic
-                ));
-                self.jump(cx, at, first.0).await?;
-                return Err(Trouble::Elsewhere);
-            }
-            Err(why) if why.retry() == messaging::Retry::Later => {
-                return Err(Trouble::Passing(why.to_string()));
-            }
-            Err(why) => {
-                let (group, topic) = self.names();
-                return Err(Trouble::Fatal(FollowError::Log { group, topic, why }));
-            }
-        };
-        let at_end = page.at_end();
-        let messages = page.messages.into_iter().map(|delivered| Ready::new(&self.lane.group, delivered));
-        Ok(Page { from: at, messages: messages.collect(), next: page.next.0, at_end })
-    }
-
-    async fn jump(&self, cx: &Context, from: u64, to: u64) -> Result<(), Trouble> {
-        let checkpoint = self.lane.checkpoint.clone();
-        let moved = move |tx: &S::Tx| Ok(tx.move_checkpoint(&checkpoint, Position(from), Position(to))?);
-        match self.transact(cx, moved).await {
-            Ok(()) => Ok(()),
-            Err(ended) => Err(self.trouble(ended)),
-        }
-    }
-
     /// Handles a page, in as many transactions as its failures make necessary.
     async fn handle(&self, cx: &Context, place: &mut Place, page: Page) -> Result<(), Trouble> {
         let Route { handler, views, batch_max, .. } = self.route;
         let count = page.messages.len();
         let mut failed: Arc<BTreeMap<usize, Failure>> = Arc::default();
-        // One that failed is tried once more by itself, after those before it.
+        // One that failed is tried once more by itself, after those before it: what a reactor takes for a message's
+        // fault may be the batch's, which took too long.
         let mut alone = None;
+        let mut dropped = false;
         let mut start = 0;
         // A page without messages moves the checkpoint all the same.
         while start < count || place.at < page.next {
@@ -270,15 +236,16 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             let write = self.transact(cx, batch::transaction(handler, views, self.lane, &rules, batch));
             let (written, ahead) = if last && !page.at_end {
                 // The disk's flush and the reading are two machines' work.
-                tokio::join!(write, async { self.read(cx, to).await.ok() })
+                tokio::join!(write, async { self.read(to).await.ok() })
             } else {
                 (write.await, None)
             };
             match written {
                 Ok(outcome) => {
                     (place.at, place.ahead) = (to, ahead);
-                    place.batch = (place.batch * 2).min(*batch_max);
+                    place.batch = (place.batch * 2).min(place.ceiling);
                     self.alarm(&page.messages, &outcome.altered);
+                    self.tell_unnumbered(&page.messages, &outcome.unnumbered);
                     self.note_marks(place, &page, start..end);
                     if outcome.parked > 0 {
                         self.tell_parked(&page.messages, &failed, start..end);
@@ -289,7 +256,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
                     start = end;
                 }
                 Err(Ended::Stopped(Stopped::At(index, failure))) => {
-                    if failure.is_final() || end - start == 1 {
+                    if end - start == 1 {
                         Arc::make_mut(&mut failed).insert(index, failure);
                     } else {
                         alone = Some(index);
@@ -299,14 +266,20 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
                 // Found by halves, since it does not say for which message it happened.
                 Err(Ended::Dropped(_)) if end - start > 1 => {
                     place.batch = (end - start) / 2;
+                    (place.ceiling, dropped) = (place.batch, true);
                     alone = None;
                 }
                 // Refused once more although it is only parked now: that is no message's doing.
                 Err(Ended::Dropped(refusal)) if end > start && !failed.contains_key(&start) => {
+                    // It was this message then, and not how many there were.
+                    (place.ceiling, dropped) = (*batch_max, false);
                     Arc::make_mut(&mut failed).insert(start, Failure::Transient(refusal.to_string()));
                 }
                 Err(ended) => return Err(self.trouble(ended)),
             }
+        }
+        if !dropped {
+            place.ceiling = (place.ceiling + place.ceiling.div_ceil(8)).min(*batch_max);
         }
         Ok(())
     }
@@ -390,7 +363,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         self.route.log.wait_past(&self.route.topic, self.lane.partition, Offset(place.at), at_most).await;
     }
 
-    async fn transact<T: Send + 'static>(
+    pub(super) async fn transact<T: Send + 'static>(
         &self,
         cx: &Context,
         closure: impl Fn(&S::Tx) -> Result<T, Abort<Stopped>> + Send + 'static,
@@ -421,7 +394,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
     }
 
     /// What a transaction's end means where no single message can be at fault.
-    fn trouble(&self, ended: Ended) -> Trouble {
+    pub(super) fn trouble(&self, ended: Ended) -> Trouble {
         match ended {
             Ended::Trouble(trouble) => trouble,
             Ended::Stopped(Stopped::Full) => Trouble::Passing(format!(
@@ -474,7 +447,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         Look { store: &self.route.store, views: &self.route.views, lane: self.lane }
     }
 
-    fn names(&self) -> (String, String) {
+    pub(super) fn names(&self) -> (String, String) {
         (self.lane.group.clone(), self.lane.topic.clone())
     }
 

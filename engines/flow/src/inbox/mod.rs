@@ -74,15 +74,25 @@
 //! # }
 //! ```
 //!
-//! Promises, each with its test in `tests/flow/inbox.rs`, `parking.rs`, `followed.rs` or `request.rs`:
+//! Promises, each with its test in `tests/flow/inbox.rs`, `parking.rs`, `log_anew.rs`, `followed.rs` or `request.rs`:
 //! - A message takes effect once (`a_crash_between_any_two_steps_neither_loses_nor_doubles_an_effect`,
 //!   `what_is_published_again_is_swallowed`, `a_log_made_anew_is_read_again_and_nothing_is_doubled`).
 //! - Of one key in order (`what_is_sent_is_handled_once_in_order`, `release_is_in_order_and_new_messages_wait_behind`).
 //! - One that can't be handled parks its key; others flow (`a_poisoned_message_parks_its_followers_and_not_others`).
+//! - Only what failed alone in its transaction is called a failure: a batch that takes longer than the store allows is
+//!   made smaller, and nobody is blamed for it (`no_message_is_blamed_for_a_batch_that_took_too_long`).
 //! - It is tried again so often and no more (`a_failure_that_may_pass_is_tried_again_so_often_and_no_more`).
 //! - An operator may retry or discard it from another process (`an_operator_retries_or_discards_from_elsewhere`).
+//! - A log that was restored or made anew is noticed at the next start, told, and read again from its beginning, also
+//!   when it has grown past the checkpoint (`a_log_that_was_restored_and_has_grown_past_the_checkpoint_is_read_again`);
+//!   what is parked keeps its order and its names (`parked_messages_keep_their_order_when_the_log_is_made_anew`).
+//! - What retention took before it was handled stops the follower; only who has never read begins at what is kept
+//!   (`retention_that_passed_a_follower_stops_it_and_a_new_one_begins_at_what_is_kept`,
+//!   `who_has_begun_and_handled_nothing_is_not_taken_for_new`).
 //! - The same number with another content is an alarm, and handled only if an operator says so
 //!   (`the_same_number_with_another_content_is_an_alarm_and_never_handled_by_itself`).
+//! - A message without a number is passed over with an alarm, and holds up nothing
+//!   (`a_message_without_a_number_is_passed_over_with_an_alarm`).
 //! - Any number of members share a group's work (`two_followers_of_one_group_share_the_work_and_double_nothing`).
 //! - A receipt is met when its act is handled, and not before (`a_receipt_is_met_when_its_act_is_handled`,
 //!   `what_is_parked_is_not_handled`).
@@ -97,6 +107,7 @@ mod follower;
 mod lane;
 mod lane_work;
 mod parking;
+mod reading;
 mod request;
 mod route;
 mod telling;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use mainstay_event_store::Store;
-use mainstay_messaging::{Log, Offset};
+use mainstay_messaging::Log;
 
 use super::apply::Ready;
 use super::lane_work::{LaneWork, Page, Place, Trouble};
@@ -34,6 +34,22 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
         }
     }
 
+    pub(super) fn tell_unnumbered(&self, messages: &[Ready], unnumbered: &[usize]) {
+        for message in unnumbered.iter().filter_map(|index| messages.get(*index)) {
+            let identity = &message.delivered.message.identity;
+            self.tell(&format!(
+                "ALARM: message {} of {} (key {:?}, producer {}) has number {}, which no producer gives, so nobody can \
+                 say whether it came before; {} passes it over and will never handle it",
+                message.delivered.offset,
+                self.lane.topic,
+                message.delivered.message.key,
+                identity.producer,
+                identity.seq,
+                self.lane.group,
+            ));
+        }
+    }
+
     pub(super) fn tell_parked(
         &self,
         messages: &[Ready],
@@ -51,7 +67,7 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
     }
 
     pub(super) fn tell_failed(&self, row: &KeyRow, status: Status, failure: &Failure) {
-        let (head, topic, key) = (row.head, &row.topic, &row.key);
+        let (head, topic, key) = (row.head_offset, &row.topic, &row.key);
         match status {
             Status::Dead { tries } => self.tell(&format!(
                 "message {head} of {topic} (key {key:?}) is dead after {tries} tries: {failure}; it and {} messages \
@@ -91,13 +107,9 @@ impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
     }
 
     /// After a start: what the last message that was handled says. Where it is gone, the next one will say it.
-    pub(super) async fn find_marks(&self, place: &mut Place) {
-        let Some(before) = place.at.checked_sub(1).filter(|_| self.route.followed.is_some()) else { return };
-        let read = self.route.log.read(&self.route.topic, self.lane.partition, Offset(before), 1).await;
-        let Ok(page) = read else { return };
-        let at_end = page.at_end();
-        if let Some(last) = page.messages.into_iter().next().filter(|last| last.offset.0 == place.at) {
-            note(place, &Ready::new(&self.lane.group, last), at_end);
+    pub(super) fn note_last(&self, place: &mut Place, last: &Ready, at_end: bool) {
+        if self.route.followed.is_some() {
+            note(place, last, at_end);
         }
     }
 

@@ -29,6 +29,18 @@ pub enum RelayError {
     /// The log can't be read, so it is not known whether this store is the one that wrote it.
     #[error("the relay can't compare the log with the outbox: {0}; nothing was published")]
     Compare(#[from] messaging::ReadError),
+    /// The log holds more messages of this store than can be remembered which the store does not remember.
+    #[error(
+        "this store was restored, and topic {topic} of the log holds more than {max} messages that it published and \
+         does not remember; its rows can't be compared with them, and nothing was published, since receivers would \
+         do things twice; restore a later copy, or let the relay remember more"
+    )]
+    Orphans {
+        /// The log's topic.
+        topic: messaging::Topic,
+        /// How many it may remember.
+        max: usize,
+    },
     /// A row makes no message.
     #[error(
         "row {seq} of the outbox can't be published: {why}; it and all rows after it wait; mend the program"

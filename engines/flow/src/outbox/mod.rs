@@ -17,14 +17,22 @@
 //! - Rows of one key are published in their order (`rows_are_published_in_their_order_whatever_fails`).
 //! - A store that was restored from an older copy opens an epoch after the last row that the log agrees on; nothing
 //!   published before is published anew under another number (`a_restored_store_opens_an_epoch`).
+//! - What a restored store decides once more as it was decided and published before, row by row the same, is not
+//!   published a second time (`what_a_restored_consumer_does_again_is_not_published_again`), as far as the log keeps
+//!   what it was.
 //! - A log that lost its end gets it again from the rows that are kept
 //!   (`a_log_that_lost_its_end_gets_it_again`).
+//! - Messages of one transaction are appended together; of one that is larger than a batch, only the last ones say
+//!   that it is whole, so that nobody answers its receipt before (`a_transaction_in_parts_is_whole_with_its_last_one`).
+//!
+//! One topic a store: its rows have one numbering, and the store refuses a row of another topic.
 //!
 //! One relay a store: a second one would publish everything twice, which receivers swallow, and gain nothing.
 
 mod change;
 mod error;
 mod message;
+mod orphans;
 mod relay;
 mod restored;
 mod row;

@@ -1,4 +1,6 @@
 //! [`Relay`]: from the outbox to the log.
+//!
+//! Long: one loop, whose steps share its settings and where it is; what can be told apart has files of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -8,13 +10,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mainstay_envelope::{Context, Monotonic, Timestamp};
-use mainstay_event_store::{OutboxRecord, OutboxStatus, ReadError, Retry, Store, Tx};
+use mainstay_event_store::{OutboxRecord, OutboxStatus, Position, ReadError, Refusal, Retry, Store, Tx};
 use mainstay_messaging::{self as messaging, Log, Message, RECHECK};
 use mainstay_resilience::retry::{Checked, Spec};
 
 use super::change::change;
 use super::error::RelayError;
 use super::message::message;
+use super::orphans::{Met, ORPHANS_MAX, Orphans};
 use super::restored;
 use crate::pace::Pace;
 
@@ -29,10 +32,17 @@ const MARKS_MAX: usize = 2_048;
 const MARK_AFTER: Duration = Duration::from_millis(50);
 /// How long a relay that was told to stop tries to mark what it has published.
 const LAST_MARK_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked for old rows; while there are more, how often some are removed, and how many at once.
+/// How often it is looked for old rows; while there are more, how often some are removed, and how many at once: so
+/// many, or twice what was published since, but not more than ten thousand, so that publishing does not wait for long.
 const PRUNE_EVERY: Duration = Duration::from_secs(20);
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
 const PRUNE_MAX: usize = 500;
+const PRUNE_ROUNDS_MAX: u64 = 20;
+/// What a row weighs beside its parts, so that no batch is more than a log takes at once.
+const ROW_BYTES: usize = 512;
+/// Rows that are not published leave their numbers open; receivers keep a range for each run of them, and only so
+/// many. After so many runs the numbers begin again, in an epoch of their own.
+const GAPS_MAX: u64 = 1_000;
 /// Sent rows are kept so long at least, whatever is asked for: what a log acknowledges may be in nobody's memory but
 /// its machine's for as long as it takes to flush.
 const RETENTION_MIN: Duration = Duration::from_secs(60);
@@ -48,6 +58,7 @@ pub struct Relay<S, L> {
     batch_max: usize,
     retention: Duration,
     mark_after: Duration,
+    orphans_max: usize,
     on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -79,6 +90,22 @@ pub struct Running {
     since: Monotonic,
     /// When to look for old rows.
     prune_at: Monotonic,
+    /// Rows published when that was done last.
+    pruned_at: u64,
+    /// What was published and is not remembered.
+    orphans: Orphans,
+    /// Rows that were not published since it was told last, because they are among the orphans.
+    held: u64,
+    /// Was the last row one of them, and how many runs of them there were.
+    holding: bool,
+    gaps: u64,
+}
+
+/// Rows to be published.
+struct Batch {
+    rows: Vec<OutboxRecord>,
+    /// The last transaction goes on after them.
+    cut: bool,
 }
 
 impl<S: Store, L: Log> Relay<S, L> {
@@ -92,6 +119,7 @@ impl<S: Store, L: Log> Relay<S, L> {
             batch_max: BATCH_MAX,
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             mark_after: MARK_AFTER,
+            orphans_max: ORPHANS_MAX,
             on_trouble: Arc::new(|_| {}),
         }
     }
@@ -122,6 +150,13 @@ impl<S: Store, L: Log> Relay<S, L> {
         self
     }
 
+    /// How many messages a restored store's relay remembers that the store does not, 1 to 1,000,000, about 100 bytes
+    /// each; default 1,000,000. Where the log has more of them, it refuses to run ([`RelayError::Orphans`]).
+    pub fn orphans_max(mut self, messages: usize) -> Self {
+        self.orphans_max = messages.clamp(1, ORPHANS_MAX);
+        self
+    }
+
     /// Tells of each failure that is waited out, and of a store that was restored, in the operator's words.
     pub fn on_trouble(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_trouble = Arc::new(tell);
@@ -144,7 +179,8 @@ impl<S: Store, L: Log> Relay<S, L> {
                 loop {
                     let published = self.step(cx, running).await?;
                     if cx.now() >= running.prune_at {
-                        let pause = if self.prune(cx).await? { PRUNE_PAUSE } else { PRUNE_EVERY };
+                        let pause =
+                            if self.prune_some(cx, running).await? { PRUNE_PAUSE } else { PRUNE_EVERY };
                         running.prune_at = cx.now() + pause;
                     }
                     if !published {
@@ -180,15 +216,13 @@ impl<S: Store, L: Log> Relay<S, L> {
     pub async fn begin(&self, cx: &Context) -> Result<Running, RelayError> {
         let mut pace = Pace::new(cx, self.settings);
         let found = loop {
-            match restored::compare(&self.store, &self.log, cx).await {
+            let tell = &*self.on_trouble;
+            match restored::compare(&self.store, &self.log, cx, tell, self.orphans_max).await {
                 Ok(found) => break found,
                 Err(error) => self.wait_out(cx, &mut pace, error).await?,
             }
         };
-        if let Some(told) = &found.told {
-            (self.on_trouble)(told);
-        }
-        let (cursor, again_to) = (found.cursor, found.again_to);
+        let restored::Found { cursor, again_to, orphans } = found;
         Ok(Running {
             cursor,
             again_to,
@@ -196,6 +230,11 @@ impl<S: Store, L: Log> Relay<S, L> {
             unmarked: Vec::new(),
             since: cx.now(),
             prune_at: cx.now(),
+            pruned_at: 0,
+            orphans,
+            held: 0,
+            holding: false,
+            gaps: 0,
         })
     }
 
@@ -203,18 +242,32 @@ impl<S: Store, L: Log> Relay<S, L> {
     pub async fn step(&self, cx: &Context, running: &mut Running) -> Result<bool, RelayError> {
         let mut pace = Pace::new(cx, self.settings);
         loop {
-            let mut rows = self.rows(cx, running).await?;
-            if running.again_to > 0 && (rows.is_empty() || running.cursor >= running.again_to) {
+            let mut batch = self.batch(cx, running).await?;
+            if running.again_to > 0 && (batch.rows.is_empty() || running.cursor >= running.again_to) {
                 // The log has again what it lacked, as far as it is kept. Now what has no mark, from the beginning.
                 self.mark(cx, running).await?;
                 (running.cursor, running.again_to) = (0, 0);
-                rows = self.rows(cx, running).await?;
+                batch = self.batch(cx, running).await?;
             }
-            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(false) };
+            let Batch { rows, cut } = batch;
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
+                self.tell_held(running);
+                return Ok(false);
+            };
             let (first, last) = (first.seq, last.seq);
             let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
-            let messages = self.messages(rows)?;
+            if let Err(error) = running.orphans.look(&self.log, &rows).await {
+                self.wait_out(cx, &mut pace, error).await?;
+                continue;
+            }
+            let met: Vec<Met> = rows.iter().map(|row| running.orphans.meets(row)).collect();
+            let new = rows.into_iter().zip(&met).filter(|(_, met)| **met != Met::Published);
+            let messages = self.messages(new.map(|(row, _)| row).collect(), cut)?;
+            let published = messages.len() as u64;
             let append = async {
+                if messages.is_empty() {
+                    return Ok(());
+                }
                 let appended = self.log.append(cx, messages).await;
                 appended.map(drop).map_err(|why| RelayError::Append { first, last, why })
             };
@@ -231,9 +284,13 @@ impl<S: Store, L: Log> Relay<S, L> {
                     if running.unmarked.is_empty() {
                         running.since = cx.now();
                     }
-                    running.published += seqs.len() as u64;
+                    running.published += published;
+                    self.note_met(running, &seqs, &met);
                     running.unmarked.extend(seqs);
                     running.cursor = last;
+                    if running.gaps >= GAPS_MAX {
+                        self.close_gaps(cx, running).await?;
+                    }
                     return Ok(true);
                 }
                 // After an unknown outcome too: the same rows are read and published again, and receivers know them.
@@ -242,13 +299,81 @@ impl<S: Store, L: Log> Relay<S, L> {
         }
     }
 
-    fn messages(&self, rows: Vec<OutboxRecord>) -> Result<Vec<Message>, RelayError> {
+    /// `cut`: their last transaction goes on after them.
+    fn messages(&self, rows: Vec<OutboxRecord>, cut: bool) -> Result<Vec<Message>, RelayError> {
         let id = self.store.id();
         let message = |row: OutboxRecord| {
             let seq = row.seq;
-            message(row, id).map_err(|why| RelayError::row(seq, &why))
+            let mut message = message(row, id).map_err(|why| RelayError::row(seq, &why))?;
+            if cut {
+                // Its receipt may be answered with its last message. What came before it is whole.
+                message.mark = message.mark.saturating_sub(1);
+            }
+            Ok(message)
         };
         rows.into_iter().map(message).collect()
+    }
+
+    /// Counts what was not published, and tells of what was published although its id was before.
+    fn note_met(&self, running: &mut Running, seqs: &[u64], met: &[Met]) {
+        let held = running.held;
+        for met in met {
+            let holding = *met == Met::Published;
+            running.held += u64::from(holding);
+            running.gaps += u64::from(holding && !running.holding);
+            running.holding = holding;
+        }
+        if running.held == held {
+            self.tell_held(running);
+        }
+        let altered: Vec<u64> =
+            seqs.iter().zip(met).filter(|(_, met)| **met == Met::Altered).map(|(seq, _)| *seq).collect();
+        if let Some(first) = altered.first() {
+            (self.on_trouble)(&format!(
+                "{} rows, the first of them row {first}, have ids under which this store, before it was restored, \
+                 published something else; they were published, and receivers act on both: compare them",
+                altered.len()
+            ));
+        }
+    }
+
+    /// Tells how many rows were not published, once they have come to an end.
+    fn tell_held(&self, running: &mut Running) {
+        if running.held > 0 {
+            (self.on_trouble)(&format!(
+                "{} rows up to row {} were not published: the log holds the same messages from before this store was \
+                 restored",
+                running.held, running.cursor
+            ));
+        }
+        running.held = 0;
+    }
+
+    /// Begins the numbers again, so that receivers need not remember those that will never come.
+    async fn close_gaps(&self, cx: &Context, running: &mut Running) -> Result<(), RelayError> {
+        let after = running.cursor;
+        if running.again_to > 0 {
+            return Ok(());
+        }
+        self.mark(cx, running).await?;
+        // What can't be asked now is asked after the next rows.
+        let Ok(status) = self.store.outbox_status().await else { return Ok(()) };
+        // Rows that were published under their number keep it.
+        if status.unsent != status.last.saturating_sub(after) {
+            return Ok(());
+        }
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            // After an unknown outcome there may be two: the first one has no rows then.
+            match change(&self.store, cx, move |tx| tx.outbox_new_epoch(after)).await {
+                Ok(_) => break,
+                // Where none can begin the numbers go on: that is no reason to stop.
+                Err(RelayError::Mark(Refusal::Invalid { .. })) => break,
+                Err(error) => self.wait_out(cx, &mut pace, error).await?,
+            }
+        }
+        running.gaps = 0;
+        Ok(())
     }
 
     /// Marks what is due, and waits for more rows.
@@ -265,7 +390,7 @@ impl<S: Store, L: Log> Relay<S, L> {
     }
 
     /// The rows to publish next: whole transactions, as far as they fit.
-    async fn rows(&self, cx: &Context, running: &mut Running) -> Result<Vec<OutboxRecord>, RelayError> {
+    async fn batch(&self, cx: &Context, running: &Running) -> Result<Batch, RelayError> {
         let mut pace = Pace::new(cx, self.settings);
         let mut rows = loop {
             let again = running.cursor < running.again_to;
@@ -280,20 +405,37 @@ impl<S: Store, L: Log> Relay<S, L> {
         };
         let (mut bytes, mut fit) = (0, 0);
         for row in &rows {
-            bytes += row.row.payload.len();
+            bytes += weight(row);
             if fit > 0 && bytes > BATCH_BYTES_MAX {
                 break;
             }
             fit += 1;
         }
-        let cut = fit < rows.len() || rows.len() == self.batch_max;
+        // A store's page that ended by its bytes weighs more than a batch may.
+        let ended = fit < rows.len() || rows.len() == self.batch_max;
         rows.truncate(fit);
-        if cut && let Some(last) = rows.last().map(|last| last.position) {
+        let mut cut = false;
+        if ended && let Some((seq, last)) = rows.last().map(|last| (last.seq, last.position)) {
             // A reader at the end of the log takes it that it has seen the whole of each transaction there.
             let whole = rows.iter().rposition(|row| row.position != last).map_or(rows.len(), |at| at + 1);
+            // One that is larger than a batch goes in parts, and its last one says so.
+            if whole == rows.len() {
+                cut = self.goes_on(cx, seq, last).await?;
+            }
             rows.truncate(whole);
         }
-        Ok(rows)
+        Ok(Batch { rows, cut })
+    }
+
+    /// Is the row after this one of the same transaction?
+    async fn goes_on(&self, cx: &Context, seq: u64, position: Position) -> Result<bool, RelayError> {
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            match self.store.outbox_after(seq, 1).await {
+                Ok(rows) => return Ok(rows.first().is_some_and(|next| next.position == position)),
+                Err(error) => self.wait_out(cx, &mut pace, error.into()).await?,
+            }
+        }
     }
 
     fn mark_is_due(&self, cx: &Context, running: &Running) -> bool {
@@ -319,6 +461,19 @@ impl<S: Store, L: Log> Relay<S, L> {
         Ok(())
     }
 
+    /// Removes old rows, at least twice as many as were published since it was called last, so that a busy relay's
+    /// table does not grow for ever; are there more?
+    pub async fn prune_some(&self, cx: &Context, running: &mut Running) -> Result<bool, RelayError> {
+        let published = running.published - std::mem::replace(&mut running.pruned_at, running.published);
+        let rounds = (2 * published).div_ceil(PRUNE_MAX as u64).clamp(1, PRUNE_ROUNDS_MAX);
+        for _ in 0..rounds {
+            if !self.prune(cx).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes sent rows that are older than the retention, some at once; are there more?
     pub async fn prune(&self, cx: &Context) -> Result<bool, RelayError> {
         let keep = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
@@ -342,12 +497,18 @@ impl<S: Store, L: Log> Relay<S, L> {
     }
 }
 
+/// About how many bytes a row takes in a log; not less, and not less than it takes in a store's page.
+fn weight(row: &OutboxRecord) -> usize {
+    let headers: usize = row.row.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    ROW_BYTES + row.row.payload.len() + row.row.key.len() + row.envelope.len() + headers
+}
+
 fn is_passing(error: &RelayError) -> bool {
     match error {
         RelayError::Read(error) => matches!(error, ReadError::Unavailable { passing: true, .. }),
         RelayError::Mark(refusal) => refusal.retry() != Retry::Never,
         RelayError::Append { why, .. } => why.retry() == messaging::Retry::Later,
         RelayError::Compare(error) => error.retry() == messaging::Retry::Later,
-        RelayError::Row { .. } => false,
+        RelayError::Row { .. } | RelayError::Orphans { .. } => false,
     }
 }

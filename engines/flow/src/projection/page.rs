@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Abort, AppendError, Position, ReadAhead, Recorded, Refusal, Retry, Row, Store, TransactError, Tx,
+    Abort, AppendError, Position, Query, ReadAhead, Recorded, Refusal, Retry, Row, Store, TransactError, Tx,
     ViewName,
 };
 
@@ -54,6 +54,10 @@ const TRANSACTION_GOAL: Duration = Duration::from_millis(25);
 /// The first page's size; what a live projection ever needs.
 const PAGE_FIRST: usize = 1_000;
 
+/// Pages without trouble after which pages that had to become smaller may be twice as large again. What was too
+/// much may be met again: then this is what keeps the tries that fail a small part of all.
+const GOOD_PAGES: u32 = 16;
+
 /// What is known of the way ahead of one projector.
 pub(super) struct Ahead<E, R, Source> {
     reads: ReadAhead<Source>,
@@ -61,12 +65,22 @@ pub(super) struct Ahead<E, R, Source> {
     page: Option<Page<E>>,
     /// Rows as the last step left them.
     kept: Arc<Mutex<Kept<R>>>,
-    /// Events in one transaction: from now on, and at most.
+    query: Query,
+    /// Events in one transaction: from now on, at most for now, and at most ever.
     size: usize,
     size_max: usize,
+    page_max: usize,
+    /// Pages without trouble since the last change of `size_max`.
+    good: u32,
 }
 
 impl<E, R, Source: Store> Ahead<E, R, Source> {
+    fn new(source: Source, query: Query, page_max: usize) -> Self {
+        let size = page_max.min(PAGE_FIRST);
+        let reads = ReadAhead::new(source, query.clone(), size);
+        Self { reads, page: None, kept: Arc::default(), query, size, size_max: page_max, page_max, good: 0 }
+    }
+
     /// Forgets what was read: it is read again.
     pub(super) fn forget(&mut self) {
         self.page = None;
@@ -75,11 +89,21 @@ impl<E, R, Source: Store> Ahead<E, R, Source> {
 
     /// Smaller pages from here on.
     fn halve(&mut self, count: usize) {
-        (self.size, self.size_max) = ((count / 2).max(1), (count / 2).max(1));
+        (self.size, self.size_max, self.good) = ((count / 2).max(1), (count / 2).max(1), 0);
         self.reads.shrink(self.size);
     }
 
+    /// A page was written, and took so long.
     fn adapt(&mut self, took: Duration) {
+        self.good = self.good.saturating_add(1);
+        if self.size_max < self.page_max && self.good >= GOOD_PAGES {
+            (self.size_max, self.good) = ((self.size_max * 2).min(self.page_max), 0);
+            let first = self.size_max.min(PAGE_FIRST);
+            if self.reads.max() < first {
+                self.size = self.size.max(first);
+                self.reads = ReadAhead::new(self.reads.store().clone(), self.query.clone(), first);
+            }
+        }
         if took < TRANSACTION_GOAL / 2 {
             self.size = (self.size * 2).min(self.size_max);
         } else if took > TRANSACTION_GOAL * 2 {
@@ -93,9 +117,7 @@ impl<P: Projection, Source: Store, Target: Store> Pipe<P, Source, Target> {
     pub(super) fn ahead(&self, page_max: usize) -> Result<Ahead<P::Event, P::Row, Source>, ProjectionError> {
         let query = query::<P::Event>()
             .map_err(|bad| ProjectionError::Store { projection: P::NAME, refusal: bad.into() })?;
-        let size = page_max.min(PAGE_FIRST);
-        let reads = ReadAhead::new(self.source.clone(), query, size);
-        Ok(Ahead { reads, page: None, kept: Arc::default(), size, size_max: page_max })
+        Ok(Ahead::new(self.source.clone(), query, page_max))
     }
 
     /// Reads and decodes what follows a position.
@@ -253,5 +275,43 @@ fn end(position: Position, why: Failure) -> Abort<Ended> {
     match why {
         Failure::Refused(refusal) if refusal.retry() != Retry::Never => Abort::Refused(refusal),
         why => Abort::User(Ended::At(position, why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_event_store::memory::Memory;
+
+    use super::*;
+
+    #[test]
+    fn pages_grow_again_after_some_good_ones() {
+        const SLOW: Duration = Duration::from_secs(1);
+        for (took, page_max) in
+            [(Duration::ZERO, 16_000), (TRANSACTION_GOAL, 16_000), (SLOW, 16_000), (SLOW, 7)]
+        {
+            let mut ahead = Ahead::<(), (), _>::new(Memory::new(), Query::all(), page_max);
+            for count in [1_000, 500, 250, 125, 62, 31, 15, 7, 3] {
+                ahead.halve(count.min(page_max));
+            }
+            assert_eq!((ahead.size, ahead.size_max, ahead.reads.max()), (1, 1, 1));
+            let mut most = 1;
+            while most < page_max {
+                for _ in 1..GOOD_PAGES {
+                    ahead.adapt(took);
+                    assert_eq!(ahead.size_max, most);
+                }
+                ahead.adapt(took);
+                most = (most * 2).min(page_max);
+                assert_eq!((ahead.size_max, ahead.reads.max()), (most, most.min(PAGE_FIRST)));
+                assert!((most.min(PAGE_FIRST)..=most).contains(&ahead.size), "{} of {most}", ahead.size);
+            }
+            ahead.adapt(took);
+            assert_eq!(ahead.size_max, page_max);
+            // What is too much again counts from the start.
+            ahead.halve(page_max);
+            ahead.adapt(took);
+            assert_eq!(ahead.size_max, page_max / 2);
+        }
     }
 }

@@ -17,8 +17,9 @@ use crate::event::without_values;
 /// Rows held back, or kept, at most.
 const HELD_MAX: usize = 16_384;
 
-/// Rows are let go after so many bytes of them were written: no more can be held.
-const KEPT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of them at most, but for the last one: their keys and their JSON as it was when they were read, put or
+/// written. What is added to a row in place shows when it is written; it comes out of a page of bounded size.
+const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// The rows of one projection, as its `apply` reads and writes them. Reads see the writes before them.
 pub struct View<'a, R> {
@@ -28,7 +29,7 @@ pub struct View<'a, R> {
     held: RefCell<HashMap<String, Held<R>>>,
     /// How many of them are to be written.
     changed: Cell<usize>,
-    /// Bytes written of them since they were last let go.
+    /// What they take together.
     bytes: Cell<usize>,
     /// The event being applied.
     now: Cell<Position>,
@@ -39,6 +40,8 @@ struct Held<R> {
     row: Option<R>,
     /// The event that changed it last; none when it is as it is stored.
     changed_by: Option<Position>,
+    /// Of its key and its JSON, as it was last seen.
+    bytes: usize,
 }
 
 /// Rows kept between the transactions of one projector, so that it need not read what it has just written.
@@ -82,7 +85,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
     /// Keeps the rows for the transaction that begins at this checkpoint. After [`View::flush`].
     pub(super) fn keep(self, at: Position) -> Kept<R> {
         let (rows, bytes) = (self.held.into_inner(), self.bytes.get());
-        if rows.len() >= HELD_MAX || bytes > KEPT_BYTES_MAX {
+        if rows.len() >= HELD_MAX || bytes > HELD_BYTES_MAX {
             return Kept::default();
         }
         Kept { at, view: Some(self.name.clone()), rows, bytes }
@@ -96,13 +99,14 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
             let copy = |row| decode_row(self.name, key, &self.encode(key, row)?);
             return held.row.as_ref().map(copy).transpose();
         }
-        self.stored(key)
+        Ok(self.stored(key)?.map(|(row, _)| row))
     }
 
     /// Writes a row, in place of any earlier one. At most 1 MiB of JSON.
     pub fn put(&self, key: &str, row: &R) -> Result<(), Failure> {
-        let copy = decode_row(self.name, key, &self.encode(key, row)?)?;
-        self.hold(key, Some(copy))
+        let bytes = self.encode(key, row)?;
+        let copy = decode_row(self.name, key, &bytes)?;
+        self.hold(key, Some(copy), bytes.len())
     }
 
     /// Changes the row under a key; begins with the default row when there is none. Cheaper than `get` and
@@ -118,9 +122,9 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
             }
             return Ok(());
         }
-        let mut row = self.stored(key)?.unwrap_or_default();
+        let (mut row, bytes) = self.stored(key)?.unwrap_or_default();
         change(&mut row);
-        self.hold(key, Some(row))
+        self.hold(key, Some(row), bytes)
     }
 
     /// Removes the row under a key; was there one?
@@ -130,7 +134,7 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
             Some(there) => there,
             None => self.tx.view_get(self.name, key)?.is_some(),
         };
-        self.hold(key, None)?;
+        self.hold(key, None, 0)?;
         Ok(there)
     }
 
@@ -152,46 +156,55 @@ impl<'a, R: Serialize + DeserializeOwned> View<'a, R> {
         let mut changed: Vec<_> = Vec::with_capacity(self.changed.take());
         changed.extend(held.iter_mut().filter_map(|(key, held)| {
             let changed_by = held.changed_by.take()?;
-            Some((key, changed_by, held.row.as_ref()))
+            Some((key, changed_by, held))
         }));
         // In the order of the keys: cheaper to insert, and the same each time.
         changed.sort_unstable_by_key(|changed| changed.0);
-        for (key, changed_by, row) in changed {
-            self.write(key, row).map_err(|why| (changed_by, why))?;
+        for (key, changed_by, held) in changed {
+            let bytes = key.len() + self.write(key, held.row.as_ref()).map_err(|why| (changed_by, why))?;
+            self.weigh(std::mem::replace(&mut held.bytes, bytes), bytes);
         }
-        if held.len() >= HELD_MAX || self.bytes.get() > KEPT_BYTES_MAX {
+        if held.len() >= HELD_MAX || self.bytes.get() > HELD_BYTES_MAX {
             held.clear();
             self.bytes.set(0);
         }
         Ok(())
     }
 
-    fn write(&self, key: &str, row: Option<&R>) -> Result<(), Failure> {
-        match row {
-            Some(row) => {
-                let value = self.encode(key, row)?;
-                self.bytes.set(self.bytes.get() + value.len());
-                let row = Row { key: key.to_owned(), value, indices: (self.indices)(row) };
-                Ok(self.tx.view_put(self.name, &row)?)
-            }
-            None => Ok(self.tx.view_delete(self.name, key).map(drop)?),
-        }
+    /// Writes a row; the bytes of its JSON.
+    fn write(&self, key: &str, row: Option<&R>) -> Result<usize, Failure> {
+        let Some(row) = row else {
+            self.tx.view_delete(self.name, key)?;
+            return Ok(0);
+        };
+        let value = self.encode(key, row)?;
+        let bytes = value.len();
+        self.tx.view_put(self.name, &Row { key: key.to_owned(), value, indices: (self.indices)(row) })?;
+        Ok(bytes)
     }
 
-    fn hold(&self, key: &str, row: Option<R>) -> Result<(), Failure> {
-        let mut held = self.held.borrow_mut();
-        let before = held.insert(key.to_owned(), Held { row, changed_by: Some(self.now.get()) });
+    /// Holds a row back whose JSON has so many bytes; writes everything that is held when that is too much.
+    fn hold(&self, key: &str, row: Option<R>, bytes: usize) -> Result<(), Failure> {
+        let (mut held, bytes) = (self.held.borrow_mut(), key.len() + bytes);
+        let before = held.insert(key.to_owned(), Held { row, changed_by: Some(self.now.get()), bytes });
+        self.weigh(before.as_ref().map_or(0, |before| before.bytes), bytes);
         if before.is_none_or(|before| before.changed_by.is_none()) {
             self.changed.set(self.changed.get() + 1);
         }
-        let full = held.len() >= HELD_MAX;
+        let full = held.len() >= HELD_MAX || self.bytes.get() > HELD_BYTES_MAX;
         drop(held);
         if full { self.flush().map_err(|(_, why)| why) } else { Ok(()) }
     }
 
-    fn stored(&self, key: &str) -> Result<Option<R>, Failure> {
+    /// A row that took `before` takes `now`.
+    fn weigh(&self, before: usize, now: usize) {
+        self.bytes.set(self.bytes.get() - before + now);
+    }
+
+    /// The row as it is stored, and the bytes of its JSON.
+    fn stored(&self, key: &str) -> Result<Option<(R, usize)>, Failure> {
         let bytes = self.tx.view_get(self.name, key)?;
-        bytes.map(|bytes| decode_row(self.name, key, &bytes)).transpose()
+        bytes.map(|bytes| Ok((decode_row(self.name, key, &bytes)?, bytes.len()))).transpose()
     }
 
     fn encode(&self, key: &str, row: &R) -> Result<Vec<u8>, Failure> {
@@ -233,4 +246,106 @@ pub(super) fn decode_rows<R: DeserializeOwned>(
         Ok((key, row))
     });
     Ok(Found { rows: rows.collect::<Result<_, Failure>>()?, next: found.next })
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_envelope::Context;
+    use mainstay_event_store::memory::Memory;
+    use mainstay_event_store::{Abort, Store};
+
+    use super::*;
+
+    const ROW: usize = 1_000_000;
+    const ROWS: usize = 36;
+
+    fn name() -> ViewName {
+        ViewName::new("large#1").unwrap()
+    }
+
+    /// Never more than the limit and one row, and what is counted is what is held.
+    fn check(view: &View<'_, String>) {
+        let held = view.held.borrow();
+        let sizes =
+            held.iter().map(|(key, held)| key.len() + held.row.as_ref().map_or(0, |row| row.len() + 2));
+        let size: usize = sizes.sum();
+        assert_eq!(view.bytes.get(), size);
+        assert!(size <= HELD_BYTES_MAX + ROW, "{size} bytes are held in {} rows", held.len());
+    }
+
+    /// Runs one transaction and gives the view back as it is kept.
+    async fn transact(
+        store: &Memory,
+        kept: Kept<String>,
+        apply: fn(&View<'_, String>) -> Result<(), Failure>,
+    ) -> Kept<String> {
+        let (cx, kept) = (Context::system(), std::sync::Mutex::new(Some(kept)));
+        let done = store.transact(&cx, move |tx| {
+            let (name, before) = (name(), kept.lock().unwrap().take().unwrap());
+            let view = View::new(tx, &name, |_| Vec::new()).resume(before, Position(1));
+            apply(&view).and_then(|()| view.flush().map_err(|(_, why)| why)).map_err(Abort::User)?;
+            check(&view);
+            Ok(view.keep(Position(1)))
+        });
+        done.await.unwrap().value
+    }
+
+    fn put(view: &View<'_, String>) -> Result<(), Failure> {
+        for n in 0..ROWS {
+            view.put(&n.to_string(), &"a".repeat(ROW))?;
+            check(view);
+        }
+        // What was let go is written.
+        assert!(view.tx.view_get(view.name, "0")?.is_some());
+        // What is put again and again is held once.
+        for _ in 0..3 {
+            view.put("again", &"a".repeat(ROW))?;
+            check(view);
+        }
+        assert!(view.tx.view_get(view.name, "again")?.is_none());
+        Ok(())
+    }
+
+    fn update(view: &View<'_, String>) -> Result<(), Failure> {
+        for n in 0..ROWS {
+            view.update(&n.to_string(), |row| row.replace_range(..1, "b"))?;
+            check(view);
+        }
+        for n in [0, ROWS - 1] {
+            assert!(view.get(&n.to_string())?.is_some_and(|row| row.len() == ROW && row.starts_with('b')));
+            check(view);
+        }
+        Ok(())
+    }
+
+    fn delete(view: &View<'_, String>) -> Result<(), Failure> {
+        for n in 0..ROWS {
+            assert!(view.delete(&n.to_string())?);
+            check(view);
+        }
+        assert!(view.bytes.get() < HELD_BYTES_MAX);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_bounded_in_bytes() {
+        let store = Memory::new();
+        let mut kept = Kept::default();
+        for apply in [put, update, delete] {
+            kept = transact(&store, kept, apply).await;
+            assert!(kept.bytes <= HELD_BYTES_MAX);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_grows_in_place_counts_when_it_is_written() {
+        let store = Memory::new();
+        let kept = transact(&store, Kept::default(), |view| {
+            for n in 0..ROWS {
+                view.update(&n.to_string(), |row| row.push_str(&"a".repeat(ROW)))?;
+            }
+            Ok(())
+        });
+        assert_eq!(kept.await.rows.len(), 0, "so much is not kept");
+    }
 }

@@ -1,11 +1,13 @@
 //! A store that fails where it is told to: before a write, or after it with the answer lost, or never answers.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::memory::{Memory, Transaction};
+use mainstay_event_store::outbox::Epoch;
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, Expected, Head, Lease, Located,
     NewEvent, OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan,
@@ -51,6 +53,8 @@ pub(crate) struct Faulty {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     writes: Arc<Mutex<usize>>,
     crashed: watch::Sender<bool>,
+    /// What the closure of the transaction under way has spent: 0 at the begin of each.
+    pub(crate) spent: Arc<AtomicUsize>,
 }
 
 impl Faulty {
@@ -65,6 +69,7 @@ impl Faulty {
             faults: Arc::new(Mutex::new(faults.into_iter().collect())),
             writes: Arc::default(),
             crashed: watch::Sender::new(false),
+            spent: Arc::default(),
         }
     }
 
@@ -148,7 +153,12 @@ impl Store for Faulty {
     {
         let fault = self.next();
         self.before(cx, &fault).await?;
-        let done = self.inner.transact(cx, closure).await?;
+        let spent = Arc::clone(&self.spent);
+        let counted = move |tx: &Transaction| {
+            spent.store(0, Ordering::Relaxed);
+            closure(tx)
+        };
+        let done = self.inner.transact(cx, counted).await?;
         self.after(&fault).await?;
         Ok(done)
     }
@@ -207,6 +217,10 @@ impl Store for Faulty {
 
     async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
         self.inner.outbox_status().await
+    }
+
+    async fn outbox_epochs(&self) -> Result<Vec<Epoch>, ReadError> {
+        self.inner.outbox_epochs().await
     }
 
     async fn wait_outbox(&self, after: u64, at_most: Duration) {

@@ -1,10 +1,11 @@
 //! The inbox: each message's effect once, in the order of its key, whatever fails.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use mainstay_envelope::Context;
 use mainstay_event_store::memory::Memory;
-use mainstay_event_store::{Query, Store, Tx};
+use mainstay_event_store::{Query, Refusal, Store, Tx};
 use mainstay_flow::inbox::{BadFollower, DeadLetters, FollowError, Follower};
 use mainstay_flow::saga::Failure;
 use mainstay_messaging::memory::Memory as MemoryLog;
@@ -335,6 +336,39 @@ async fn messages_of_other_types_are_passed_over_and_leave_no_hole() {
 
 async fn numbers_of_types(log: &MemoryLog) -> usize {
     logged(log).await.len()
+}
+
+/// A transaction has room for five messages: what is said to the sixth, whichever it is, is not its fault.
+#[tokio::test]
+async fn no_message_is_blamed_for_a_batch_that_took_too_long() {
+    let slow = || "took longer than its time limit".to_owned();
+    let failures = [
+        Failure::Refused(Refusal::Closure { why: slow() }),
+        Failure::Refused(Refusal::Sql { why: slow(), retry: false }),
+        // A reactor may have words of its own for it.
+        Failure::poisoned(slow()),
+    ];
+    for failure in failures {
+        let (cx, home, keeper) = (cx(), Faulty::new([]), Keeper::new());
+        let (_, log) = log_of(&cx, 40).await;
+        for number in 1..=40 {
+            let (spent, failure) = (Arc::clone(&home.spent), failure.clone());
+            keeper.goes_wrong(number, move |_| {
+                if spent.fetch_add(1, Ordering::Relaxed) < 5 { Ok(()) } else { Err(failure.clone()) }
+            });
+        }
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        let follower = follower(&home, &log, &keeper)
+            .on_trouble(move |what| heard.lock().unwrap().push(what.to_owned()));
+        follower.run_until_caught_up(&cx).await.unwrap();
+        assert_eq!(*told.lock().unwrap(), Vec::<String>::new(), "{failure}");
+        assert_all(&home, 40).await;
+        if matches!(failure, Failure::Refused(_)) {
+            // The beginning, 40, 20 and 10 that are dropped, then 8 times 5: nothing larger is tried on this page.
+            assert_eq!(home.writes(), 12);
+        }
+    }
 }
 
 #[tokio::test]

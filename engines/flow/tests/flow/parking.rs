@@ -266,6 +266,36 @@ async fn an_altered_message_behind_others_stops_the_release_there() {
 }
 
 #[tokio::test]
+async fn parked_messages_keep_their_order_when_the_log_is_made_anew() {
+    let mut post = Post::new();
+    post.keeper.poisoned_by(2);
+    post.send(&[("a", 1), ("a", 2), ("a", 3)]).await;
+    post.handle().await;
+    let id = post.parked().await[0].id.clone();
+    // The log is lost: what comes now stands at the offsets of what is parked, and before them.
+    post.send(&[("a", 4), ("a", 5), ("a", 6), ("a", 7)]).await;
+    let anew = logged(&post.log).await.split_off(3);
+    post.log = MemoryLog::default();
+    post.log.append(&post.cx, anew).await.unwrap();
+    post.handle().await;
+    let shown = post.letters().show(&id).await.unwrap();
+    let offsets: Vec<u64> = shown.iter().map(|letter| letter.offset).collect();
+    assert_eq!(offsets, [2, 3, 1, 2, 3, 4], "none is overwritten, each in its order");
+    // An operator's id means what it meant.
+    post.letters().discard(&post.cx, &shown[3].id).await.unwrap();
+    post.keeper.goes_well(2);
+    post.letters().retry(&post.cx, &id).await.unwrap();
+    post.handle_until(<[_]>::is_empty).await;
+    assert_eq!(kept(&post.home, "a").await, [1, 2, 3, 4, 6, 7]);
+    assert_eq!(post.told("message 2 of key \"a\" of sender is discarded"), 1);
+    // Numbers are not given twice, also when nothing is parked any more.
+    post.keeper.poisoned_by(8);
+    post.send(&[("a", 8)]).await;
+    post.handle().await;
+    assert_eq!(post.parked().await[0].id.split_once('-').unwrap().1, "7");
+}
+
+#[tokio::test]
 async fn a_panic_is_one_messages_doing_and_harms_no_other() {
     let post = Post::new();
     post.keeper.goes_wrong(6, |_| panic!("a test"));

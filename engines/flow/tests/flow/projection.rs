@@ -244,6 +244,36 @@ async fn code_that_fails_for_an_event_is_told_where_and_goes_on_when_mended() {
     }
 }
 
+/// Panics so many times; what it panics at passes.
+struct Moody(AtomicUsize);
+
+impl Projection for Moody {
+    type Event = AccountEvent;
+    type Row = Balance;
+    const NAME: &'static str = "moody";
+
+    fn apply(&self, view: &View<'_, Balance>, _: &Observed<'_, AccountEvent>) -> Result<(), Failure> {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        assert!(left.is_err(), "not now");
+        view.update("all", |row| row.events += 1)
+    }
+}
+
+#[tokio::test]
+async fn after_a_bad_stretch_the_pages_grow_again() {
+    let (target, cx) = (Faulty::new([]), cx());
+    for _ in 0..3 {
+        bank(&target.inner).command(&cx, "account-7", Many { deposits: 1_000 }).await.unwrap();
+    }
+    let moody = Moody(AtomicUsize::new(6));
+    let moody = Projector::new(target.inner.clone(), target.clone(), moody).unwrap().page_max(64);
+    moody.run_until_caught_up(&cx).await.unwrap();
+    let all = moody.reader().get(&cx, "all", Consistency::Eventual).await.unwrap().unwrap();
+    assert_eq!(all.events, 3_000, "each once");
+    // Six tries that fail, then 16 pages each of 1, 2, 4 … 32 events, the rest in pages of 64.
+    assert!((100..200).contains(&target.writes()), "{} writes", target.writes());
+}
+
 #[tokio::test]
 async fn rows_of_another_version_store_or_way_are_not_mixed() {
     let (store, cx) = (Memory::new(), cx());

@@ -138,6 +138,60 @@ async fn whole_transactions_are_appended_together() {
     assert_eq!(numbers(&log).await, (1..=13).collect::<Vec<_>>());
 }
 
+/// Until its last messages are there, a transaction says no more than what came before it is whole.
+#[tokio::test]
+async fn a_transaction_in_parts_is_whole_with_its_last_one() {
+    let (cx, desk, log) = (cx(), Memory::new(), MemoryLog::default());
+    for numbers in [&[1][..], &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11], &[12], &[13, 14, 15, 16]] {
+        send_together(&desk, &cx, "a", numbers).await;
+    }
+    relay(&desk, &log).batch_max(4).run_until_empty(&cx).await.unwrap();
+    let marks: Vec<u64> = logged(&log).await.iter().map(|message| message.mark).collect();
+    // The last one is as large as a batch, and whole.
+    assert_eq!(marks, [1, 10, 10, 10, 10, 10, 10, 10, 10, 11, 11, 12, 16, 16, 16, 16]);
+}
+
+/// Headers go into the log too: a batch of rows that have little else must not be more than it takes at once, nor a
+/// transaction be cut for it that would fit.
+#[tokio::test]
+async fn a_batch_weighs_what_its_rows_weigh_in_the_log() {
+    let (cx, desk, log) = (cx(), Memory::new(), MemoryLog::default());
+    let rows = async |count: usize, header: usize| {
+        let row = OutboxRow {
+            topic: Topic::new("sender").unwrap(),
+            key: "a".into(),
+            headers: (0..8).map(|n| (format!("note{n}"), "x".repeat(header / 8))).collect(),
+            payload: b"{}".to_vec(),
+        };
+        let event = |cx: &Context| {
+            mainstay_event_store::NewEvent::new(
+                cx.new_id(),
+                mainstay_event_store::EventType::new("Noted").unwrap(),
+                mainstay_event_store::Payload::plain(*b"{}"),
+            )
+        };
+        let noted = event(&cx);
+        let write = desk.transact(&cx, move |tx| {
+            let stream = mainstay_event_store::StreamName::new("notes").unwrap();
+            tx.append(&stream, mainstay_event_store::Expected::Any, std::slice::from_ref(&noted))?;
+            for _ in 0..count {
+                tx.outbox(&row)?;
+            }
+            Ok::<_, Abort<()>>(())
+        });
+        write.await.unwrap();
+    };
+    rows(10, 8).await;
+    rows(200, 16_000).await;
+    rows(100, 16_000).await;
+    rows(690, 16_000).await;
+    let process = FaultyLog::over(log.clone(), []);
+    relay(&desk, &process).run_until_empty(&cx).await.unwrap();
+    let appends = process.appends();
+    assert_eq!((appends[0], appends[1]), (210, 100), "{appends:?}");
+    assert!(appends.iter().sum::<usize>() == 1_000 && appends.iter().all(|rows| *rows < 270), "{appends:?}");
+}
+
 #[tokio::test]
 async fn a_running_relay_publishes_what_comes_and_marks_it_when_told_to_stop() {
     let (cx, desk, log) = (cx(), Memory::new(), MemoryLog::default());
@@ -181,6 +235,32 @@ async fn sent_rows_are_kept_for_their_retention_and_unsent_ones_for_ever() {
     assert!(!relay.prune(&cx).await.unwrap());
     let left: Vec<u64> = desk.outbox_after(0, 10).await.unwrap().iter().map(|row| row.seq).collect();
     assert_eq!(left, [3]);
+}
+
+/// However fast rows come, more of the old ones go.
+#[tokio::test]
+async fn a_busy_relay_removes_more_than_it_publishes() {
+    let (desk, log) = (Memory::new(), MemoryLog::default());
+    let clock = ManualClock::new(Timestamp::from_millis(0));
+    let cx = cx_at(&clock);
+    let rows: Vec<u64> = (1..=400).collect();
+    for _ in 0..10 {
+        send_together(&desk, &cx, "a", &rows).await;
+    }
+    let relay = relay(&desk, &log).retention(Duration::from_secs(60));
+    let mut running = relay.begin(&cx).await.unwrap();
+    while relay.step(&cx, &mut running).await.unwrap() {}
+    assert!(!relay.prune_some(&cx, &mut running).await.unwrap(), "nothing is old");
+    clock.advance(Duration::from_secs(61));
+    for _ in 0..3 {
+        send_together(&desk, &cx, "a", &rows).await;
+    }
+    while relay.step(&cx, &mut running).await.unwrap() {}
+    let removed = async || desk.outbox_status().await.unwrap().pruned_to;
+    assert!(relay.prune_some(&cx, &mut running).await.unwrap());
+    assert_eq!(removed().await, 2_500, "1,200 were published since");
+    assert!(relay.prune_some(&cx, &mut running).await.unwrap());
+    assert_eq!(removed().await, 3_000, "none was");
 }
 
 /// A row as it stands in each copy of a store: the same number, the same content.

@@ -183,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_not_heard_makes_the_fleet_red_and_holds_up_nobody() {
+        let (mut fleet, _) = given(&UP);
+        let later = at(3) + Spec::default().heard_within;
+        fleet.on(later, Event::Child(0, Input::Ready), || 0);
+        fleet.on(later, Event::Child(1, Input::Ready), || 0);
+        assert_eq!((fleet.on(later, Event::Tick, || 0), fleet.all_ready()), (vec![], false));
+        fleet.on(later, Event::Child(2, Input::Ready), || 0);
+        assert!(fleet.all_ready());
+    }
+
+    #[test]
     fn they_end_in_reverse_order_one_after_the_other() {
         let down = [Event::Stop, Event::Child(2, EXIT), Event::Child(1, EXIT), Event::Child(0, EXIT)];
         for ended in 0..4 {
@@ -228,6 +239,7 @@ mod tests {
     fn it_is_due_with_the_first_of_its_children() {
         let ready_within = Spec::default().ready_within;
         assert_eq!(given(&UP[..1]).0.due(), Some(at(0) + ready_within));
-        assert_eq!(given(&UP).0.due(), None);
+        // All are ready: what is due next is a word of the first, which was heard at 1 ms.
+        assert_eq!(given(&UP).0.due(), Some(at(1) + Spec::default().heard_within));
     }
 }

@@ -6,7 +6,8 @@
 //! [`Lifeline`](crate::Lifeline)).
 //!
 //! **Use it** for processes that can be killed at any moment and pick up where they were. **Not** for one that
-//! can't; and not to mend what a restart does not mend: a child that says it can't serve is shown red and left alone.
+//! can't; and not to mend what a restart does not mend: a child that says it can't serve, or says nothing any more, is
+//! shown red and left alone.
 //!
 //! ```text
 //!   Waiting ──turn──► Starting ──ready──► Ready ◄──────► Unready

@@ -50,6 +50,8 @@ pub struct Failed {
 #[derive(Default)]
 struct Slot {
     running: Option<Running>,
+    /// Where its process stands as it was told last, by itself or for it. Children repeat themselves.
+    said: Option<What>,
     starts: u32,
     ended: String,
     code: Option<i32>,
@@ -58,6 +60,7 @@ struct Slot {
 
 struct Supervisor<'a, T> {
     cx: &'a Context,
+    settings: Checked,
     programs: &'a [Program],
     fleet: Fleet,
     slots: Vec<Slot>,
@@ -82,7 +85,7 @@ pub async fn run(
     let (hear, mut heard) = mpsc::channel(UNHEARD);
     let fleet = Fleet::new(settings, programs.len(), cx.now());
     let slots = programs.iter().map(|_| Slot::default()).collect();
-    let mut supervisor = Supervisor { cx, programs, fleet, slots, hear, tell };
+    let mut supervisor = Supervisor { cx, settings, programs, fleet, slots, hear, tell };
     supervisor.step(Event::Tick);
     let mut obeyed = Stop::No;
     while !supervisor.fleet.is_over() {
@@ -117,12 +120,16 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
         match heard {
             Heard::Told(what) => self.told(place, what),
             Heard::Input(input, what) => {
-                self.told(place, what);
+                if self.slots[place].said.as_ref() != Some(&what) {
+                    self.slots[place].said = Some(what.clone());
+                    self.told(place, what);
+                }
                 self.step(Event::Child(place, input));
             }
             Heard::Ended(input, what, code, last_words) => {
                 let slot = &mut self.slots[place];
                 slot.running = None;
+                slot.said = None;
                 slot.ended = what.to_string();
                 slot.code = code;
                 slot.last_words = last_words;
@@ -144,7 +151,7 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
         }
         for (place, (before, after)) in before.into_iter().zip(after).enumerate() {
             if before != after {
-                self.told_of_phase(place, after);
+                self.told_of_phase(place, after, event);
             }
         }
         if !was_green && self.fleet.all_ready() {
@@ -152,7 +159,7 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
         }
     }
 
-    fn told_of_phase(&mut self, place: usize, phase: Phase) {
+    fn told_of_phase(&mut self, place: usize, phase: Phase, event: Event) {
         let what = match phase {
             Phase::Backoff { until } => {
                 let wait = until.saturating_since(self.cx.now()).as_millis();
@@ -160,6 +167,13 @@ impl<T: FnMut(Notice)> Supervisor<'_, T> {
             }
             Phase::Stopped => What::Stopped,
             Phase::GaveUp => What::GaveUp,
+            // Found out by its silence, so it was not told with its own word.
+            Phase::Unready if event == Event::Tick => {
+                let within = self.settings.spec().heard_within;
+                let reason = format!("it has said nothing for {within:?}: it is stopped, or too busy");
+                self.slots[place].said = Some(What::Unready { reason: reason.clone() });
+                What::Unready { reason }
+            }
             // The others are told with what made them so.
             _ => return,
         };

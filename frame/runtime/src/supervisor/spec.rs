@@ -16,6 +16,10 @@ pub struct Spec {
     /// A process that has not said by then that it is ready is killed, and started again. Range: above zero, up
     /// to [`LONGEST`]. Default 60 s: a large store has its log to look through.
     pub ready_within: Duration,
+    /// A ready child that has said nothing for so long, neither ready nor unready, is shown red: it may be stopped,
+    /// or too busy to look after itself. It is left alone, and green again with its next word. Children say where
+    /// they stand again and again, some three times within it. Range: above zero, up to [`LONGEST`]. Default 10 s.
+    pub heard_within: Duration,
     /// A process that was ready for so long begins with the first wait again when it ends. Range: up to
     /// [`LONGEST`]. Default 5 s, the longest default wait: what fails more often than that keeps growing.
     pub stable_after: Duration,
@@ -33,6 +37,7 @@ impl Default for Spec {
         Self {
             restart: retry::Spec::full_jitter(Duration::from_millis(100), Duration::from_secs(5)),
             ready_within: Duration::from_secs(60),
+            heard_within: Duration::from_secs(10),
             stable_after: Duration::from_secs(5),
             give_up_after: 8,
             drain_within: Duration::from_secs(10),
@@ -76,13 +81,18 @@ impl Spec {
                 "it counts the first start, so none would be made",
             );
         }
-        let waits = [("ready_within", self.ready_within), ("drain_within", self.drain_within)];
-        for (field, wait) in waits {
+        let waits = [
+            ("ready_within", self.ready_within, "every child would be killed at once"),
+            ("drain_within", self.drain_within, "every child would be killed at once"),
+            ("heard_within", self.heard_within, "no child would ever be ready"),
+        ];
+        for (field, wait, problem) in waits {
             if wait.is_zero() {
-                return invalid(field, format!("{wait:?}"), "every child would be killed at once");
+                return invalid(field, format!("{wait:?}"), problem);
             }
         }
-        for (field, wait) in [waits[0], waits[1], ("stable_after", self.stable_after)] {
+        let waits = waits.map(|(field, wait, _)| (field, wait));
+        for (field, wait) in waits.into_iter().chain([("stable_after", self.stable_after)]) {
             if wait > LONGEST {
                 return invalid(field, format!("{wait:?}"), "it is longer than an hour; check the unit");
             }
@@ -127,6 +137,8 @@ mod tests {
             (Spec { ready_within: hour, ..good }, "`ready_within`"),
             (Spec { drain_within: Duration::ZERO, ..good }, "`drain_within` is 0ns"),
             (Spec { drain_within: hour, ..good }, "`drain_within`"),
+            (Spec { heard_within: Duration::ZERO, ..good }, "`heard_within` is 0ns"),
+            (Spec { heard_within: hour, ..good }, "`heard_within`"),
             (Spec { stable_after: hour, ..good }, "`stable_after`"),
             (Spec { give_up_after: 0, ..good }, "`give_up_after` is 0"),
         ] {

@@ -17,10 +17,10 @@ pub enum Phase {
         /// It is killed when it has said nothing by then.
         ready_by: Monotonic,
     },
-    /// It said that it is ready.
+    /// It said that it is ready, and was heard since then often enough.
     Ready,
-    /// It was ready, runs, and says that it can't serve now. It is left alone: what is wrong with its disk or
-    /// its peers a restart would not mend.
+    /// It was ready, runs, and says that it can't serve now, or was not heard for too long. It is left alone: what
+    /// is wrong with its disk or its peers a restart would not mend, and who stopped it lets it go on.
     Unready,
     /// Its process ended; the next one starts then.
     Backoff {
@@ -43,7 +43,7 @@ pub enum Phase {
 pub enum Input {
     /// Its turn in the order has come.
     Start,
-    /// It says that it is ready.
+    /// It says that it is ready, for the first time or again.
     Ready,
     /// It says that it can't serve.
     Unready,
@@ -84,6 +84,8 @@ pub struct State {
     /// When the process that runs became ready.
     ready_since: Option<Monotonic>,
     was_ready: bool,
+    /// When a ready child that says nothing until then is taken for one that can't serve.
+    silent_at: Monotonic,
     /// Its process was sent SIGKILL; what is left is to hear of its end.
     killed: bool,
 }
@@ -99,6 +101,7 @@ impl State {
             failed_starts: 0,
             ready_since: None,
             was_ready: false,
+            silent_at: now,
             killed: false,
         }
     }
@@ -122,6 +125,7 @@ impl State {
     pub fn due(&self) -> Option<Monotonic> {
         match self.phase {
             Phase::Backoff { until } => Some(until),
+            Phase::Ready => Some(self.silent_at),
             Phase::Starting { ready_by: at } | Phase::Draining { kill_at: at } if !self.killed => Some(at),
             _ => None,
         }
@@ -133,14 +137,19 @@ impl State {
         match (self.phase, input) {
             (Phase::Waiting, Input::Start) => self.spawn(now),
             (Phase::Backoff { until }, Input::Tick) if now >= until => self.spawn(now),
-            (Phase::Starting { .. } | Phase::Unready, Input::Ready) => {
+            (Phase::Starting { .. } | Phase::Ready | Phase::Unready, Input::Ready) => {
                 self.phase = Phase::Ready;
+                self.silent_at = now + self.settings.spec().heard_within;
                 self.was_ready = true;
                 self.failed_starts = 0;
                 self.ready_since.get_or_insert(now);
                 None
             }
             (Phase::Ready, Input::Unready) => {
+                self.phase = Phase::Unready;
+                None
+            }
+            (Phase::Ready, Input::Tick) if now >= self.silent_at => {
                 self.phase = Phase::Unready;
                 None
             }
@@ -220,6 +229,7 @@ mod tests {
         Spec {
             restart: retry::Spec::exact(Duration::from_millis(100), Duration::from_secs(2)),
             ready_within: Duration::from_secs(10),
+            heard_within: Duration::from_secs(20),
             stable_after: Duration::from_secs(5),
             give_up_after: 3,
             drain_within: Duration::from_secs(4),
@@ -249,7 +259,25 @@ mod tests {
         assert_eq!(state.phase(), Phase::Starting { ready_by: at(10_005) });
         assert!(!state.was_ready());
         let (state, _) = given(&[(5, Input::Start), (9, Input::Ready)]);
-        assert_eq!((state.phase(), state.due(), state.was_ready()), (Phase::Ready, None, true));
+        assert_eq!((state.phase(), state.due(), state.was_ready()), (Phase::Ready, Some(at(20_009)), true));
+    }
+
+    #[test]
+    fn a_ready_child_that_is_not_heard_is_red_until_it_is_heard_again_and_nothing_is_done_to_it() {
+        let heard = [(0, Input::Start), (10, Input::Ready), (15_000, Input::Ready)];
+        // Given that it was heard at 15 s, when 20 s have not passed since, then it is green.
+        let (state, _) = given(&[&heard[..], &[(20_010, Input::Tick), (34_999, Input::Tick)]].concat());
+        assert_eq!((state.phase(), state.due()), (Phase::Ready, Some(at(35_000))));
+        // When they have, it is red, and nothing more is due: it is not killed.
+        let silent = [&heard[..], &[(35_000, Input::Tick), (999_999, Input::Tick)]].concat();
+        let (state, acts) = given(&silent);
+        assert_eq!((state.phase(), state.due(), &acts[..]), (Phase::Unready, None, &[(0, Act::Spawn)][..]));
+        // When it is heard again, it is green, from then on for as long as before.
+        let (state, acts) = given(&[&silent[..], &[(1_000_000, Input::Ready)]].concat());
+        assert_eq!((state.phase(), state.due(), acts.len()), (Phase::Ready, Some(at(1_020_000)), 1));
+        // What it was before counts on: it has been ready since 10 ms, and ends as one that ran long enough.
+        let (state, _) = given(&[&silent[..], &[(1_000_000, EXIT)]].concat());
+        assert_eq!(state.phase(), Phase::Backoff { until: at(1_000_100) });
     }
 
     #[test]

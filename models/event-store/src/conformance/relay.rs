@@ -241,6 +241,7 @@ pub async fn a_new_epoch_numbers_rows_anew<H: Harness>(harness: &H) {
     assert_eq!(unsent(&store, 0, 100).await, [3, 4, 5, 6], "under their new numbers they were not sent");
     let status = store.outbox_status().await.unwrap();
     assert_eq!((status.unsent, status.epoch, status.epoch_after), (4, 2, 2));
+    assert_eq!(other.outbox_epochs().await.unwrap(), [outbox::Epoch { epoch: 2, after: 2 }]);
     publish(&store, &cx(), 1).await;
     publish(&other, &cx(), 1).await;
     assert_eq!(numbers(&other).await[6..], [(7, 2, 5), (8, 2, 6)]);
@@ -280,4 +281,44 @@ pub async fn a_new_epoch_numbers_rows_anew<H: Harness>(harness: &H) {
     })
     .await;
     assert!(is_invalid(&tx_refusal(open(&store, 10).await)), "row 11 would never be sent again");
+}
+
+/// The first row's topic is the store's: a row of another one refuses its transaction, through every handle, also when
+/// the rows are removed. One that was rolled back says nothing.
+pub async fn an_outbox_has_one_topic<H: Harness>(harness: &H) {
+    let store = harness.open().await;
+    let other = harness.again(&store).await;
+    let row = |topic: &str| OutboxRow { topic: Topic::new(topic).unwrap(), ..message("m") };
+    let given_up = row("given-up");
+    let ended = transact(&store, move |tx| {
+        tx.outbox(&given_up)?;
+        Err::<(), _>(Abort::User("no".into()))
+    });
+    assert!(ended.await.is_err());
+    let (mine, again) = (row("mine"), row("mine"));
+    commit(&store, move |tx| Ok(tx.outbox(&mine)?)).await;
+    for handle in [&store, &other, &harness.again(&store).await] {
+        let theirs = row("theirs");
+        let refused = tx_refusal(transact(handle, move |tx| Ok(tx.outbox(&theirs)?)).await);
+        let told = refused.to_string();
+        assert!(is_invalid(&refused) && refused.retry() == Retry::Never, "{told}");
+        assert!(told.contains("\"theirs\"") && told.contains("\"mine\""), "{told}");
+    }
+    commit(&other, move |tx| Ok(tx.outbox(&again)?)).await;
+    mark(&store, &[1, 2]).await.unwrap();
+    commit(&store, |tx| Ok(tx.outbox_prune(Timestamp::from_millis(i64::MAX), 10)?)).await;
+    assert_eq!(store.outbox_after(0, 10).await.unwrap(), []);
+    for handle in [&store, &harness.again(&store).await] {
+        let (theirs, mine) = (row("theirs"), row("mine"));
+        assert!(is_invalid(&tx_refusal(transact(handle, move |tx| Ok(tx.outbox(&theirs)?)).await)));
+        commit(handle, move |tx| Ok(tx.outbox(&mine)?)).await;
+    }
+    // Refused with its transaction, also when it comes second in it.
+    let (mine, theirs) = (row("mine"), row("theirs"));
+    let ended = transact(&store, move |tx| {
+        tx.outbox(&mine)?;
+        Ok(tx.outbox(&theirs)?)
+    });
+    assert!(is_invalid(&tx_refusal(ended.await)));
+    assert_eq!(unsent(&other, 0, 10).await, [3, 4]);
 }

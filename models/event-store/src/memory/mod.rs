@@ -29,6 +29,7 @@ use crate::event::limits;
 use crate::lease::Lease;
 use crate::message::{OutboxRecord, OutboxStatus};
 use crate::names::{ConsumerName, StreamName, ViewName};
+use crate::outbox::Epoch;
 use crate::outcome::{Abort, AppendError, Appended, Committed, ReadError, Refusal, TransactError};
 use crate::position::{Head, Position, Receipt, StoreId};
 use crate::query::Query;
@@ -215,6 +216,10 @@ impl Store for Memory {
 
     async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {
         Ok(self.lock().outbox.status())
+    }
+
+    async fn outbox_epochs(&self) -> Result<Vec<Epoch>, ReadError> {
+        Ok(self.lock().outbox.epochs.clone())
     }
 
     async fn wait_outbox(&self, after: u64, at_most: Duration) {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use mainstay_envelope::Timestamp;
 
 use crate::message::{OutboxRecord, OutboxRow, OutboxStatus};
+use crate::names::Topic;
 use crate::outbox::{Epoch, Sent, number};
 use crate::position::Position;
 
@@ -23,6 +24,8 @@ pub(super) struct Outbox {
     /// Row n is `rows[n - 1 - pruned_to]`.
     pub(super) rows: VecDeque<Stored>,
     pub(super) pruned_to: u64,
+    /// Of all rows, from the first one on.
+    pub(super) topic: Option<Topic>,
     pub(super) sent: Sent,
     /// Those after [`Epoch::FIRST`].
     pub(super) epochs: Vec<Epoch>,

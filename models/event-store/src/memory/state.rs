@@ -197,14 +197,20 @@ impl State {
     }
 
     /// Adds a row to the end of the outbox.
-    pub(super) fn publish(&mut self, author: &Author, row: &OutboxRow) {
-        self.on_roll_back(|state| {
+    pub(super) fn publish(&mut self, author: &Author, row: &OutboxRow) -> Result<(), Refusal> {
+        let known = self.outbox.topic.is_some();
+        outbox::check_topic(self.outbox.topic.get_or_insert_with(|| row.topic.clone()), &row.topic)?;
+        self.on_roll_back(move |state| {
+            if !known {
+                state.outbox.topic = None;
+            }
             state.outbox.rows.pop_back();
             state.outbox.unplaced -= 1;
         });
         let (at, envelope, row) = (author.at, author.envelope.to_vec(), row.clone());
         self.outbox.rows.push_back(Stored { at, envelope, row, position: Position::START });
         self.outbox.unplaced += 1;
+        Ok(())
     }
 
     pub(super) fn outbox_sent(&mut self, seqs: &[u64]) -> Result<(), Refusal> {

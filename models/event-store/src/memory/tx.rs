@@ -112,8 +112,7 @@ impl Tx for Transaction {
     fn outbox(&self, row: &OutboxRow) -> Result<(), Refusal> {
         self.call(|state, author| {
             row.check()?;
-            state.publish(author, row);
-            Ok(())
+            state.publish(author, row)
         })
     }
 

@@ -57,7 +57,7 @@ pub async fn replay_begins_at_the_start<H: Harness>(harness: &H) {
     if !log.promises().replay {
         return;
     }
-    for key in 0..20 {
+    for key in 1..=20 {
         log.append(&cx(), vec![message("t", &format!("key-{key}"), key)]).await.unwrap();
     }
     let mut consumer = join(harness, &log, &offsets, "replayed").await;
@@ -69,7 +69,7 @@ pub async fn replay_begins_at_the_start<H: Harness>(harness: &H) {
     let mut second = drain(&mut join(harness, &log, &offsets, "replayed").await, 3).await;
     first.sort_unstable();
     second.sort_unstable();
-    assert_eq!(first, (0..20).collect::<Vec<_>>());
+    assert_eq!(first, (1..=20).collect::<Vec<_>>());
     assert_eq!(second, first);
     assert!(drain(&mut untouched, 7).await.is_empty());
 }

@@ -22,8 +22,9 @@ pub async fn bad_input_is_refused_before_anything_is_appended<H: Harness>(harnes
         ("key", with(|message| message.key = "k".repeat(limits::KEY_BYTES_MAX + 1))),
         ("data", with(|message| message.data = vec![0; limits::DATA_BYTES_MAX + 1].into())),
         ("number", with(|message| message.identity.seq = i64::MAX as u64 + 1)),
+        ("number", with(|message| message.identity.seq = 0)),
         ("mark", with(|message| message.mark = u64::MAX)),
-        ("messages", messages("t", "k", 0..=limits::APPEND_MESSAGES_MAX as u64)),
+        ("messages", messages("t", "k", 1..=limits::APPEND_MESSAGES_MAX as u64 + 1)),
         ("bytes", large(16)),
     ] {
         let error = log.append(&cx(), batch).await.unwrap_err();

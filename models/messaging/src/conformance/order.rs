@@ -155,7 +155,7 @@ pub async fn a_waiting_reader_is_woken_and_may_be_cancelled<H: Harness>(harness:
             let _ = tokio::time::timeout(Duration::ZERO, reader.wait_past(&t, 0, after, RECHECK)).await;
         }
         let mut quick = 0;
-        for round in 0..5 {
+        for round in 1..=5 {
             let after = reader.end(&t, 0).await.unwrap();
             let waiter = {
                 let reader = reader.clone();

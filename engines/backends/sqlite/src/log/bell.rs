@@ -12,7 +12,7 @@
 //! follower whose socket was removed (some systems clean their temporary folders) hangs out another one.
 
 use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -118,18 +118,21 @@ impl Ringer {
             self.followers = followers(folder);
         }
         self.followers.retain(|follower| match socket.send_to(&[1], follower) {
-            // Full: it has not heard the last ring yet, and will look after it.
             Ok(_) => true,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
-            Err(error) => {
-                if error.kind() == ErrorKind::ConnectionRefused {
-                    // A socket whose follower is gone for good. If it can't be removed it is met again.
-                    let _ = fs::remove_file(follower);
-                }
-                false
-            }
+            Err(error) => stays(follower, &error),
         });
     }
+}
+
+/// Is a follower still there whose ring failed so? Only these two errors say that it is not. The others pass: its
+/// socket is full (it has not heard the last ring yet, and looks after it), or the machine is short of buffers or
+/// memory; and who is dropped for nothing is not told again before another follower comes or goes.
+fn stays(follower: &Path, error: &io::Error) -> bool {
+    if error.kind() == ErrorKind::ConnectionRefused {
+        // A socket whose follower is gone for good. If it can't be removed it is met again.
+        let _ = fs::remove_file(follower);
+    }
+    !matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
 }
 
 fn followers(folder: &Path) -> Vec<PathBuf> {
@@ -278,5 +281,51 @@ fn wait(shared: &Shared, first: Option<UnixDatagram>, grown: &watch::Sender<u64>
                 socket = if over { None } else { shared.hang() };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_a_follower_that_is_gone_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let after = |errno: Errno| {
+            let _bound = UnixDatagram::bind(&socket).unwrap();
+            let stays = stays(&socket, &io::Error::from(errno));
+            let there = socket.exists();
+            let _ = fs::remove_file(&socket); // mostly there
+            (stays, there)
+        };
+        for passing in [Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM, Errno::INTR, Errno::NFILE, Errno::ACCESS] {
+            assert_eq!(after(passing), (true, true), "{passing}");
+        }
+        assert_eq!(after(Errno::CONNREFUSED), (false, false));
+        assert_eq!(after(Errno::NOENT), (false, true));
+    }
+
+    #[test]
+    fn a_ring_that_fails_for_a_passing_reason_is_rung_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LogOptions::new(folder.path().join("log.db")).runtime_folder(folder.path());
+        let doorbells = place(&options).unwrap();
+        make(&doorbells).unwrap();
+        // A socket of another type: an error that says nothing about whether somebody is there.
+        let odd = std::os::unix::net::UnixListener::bind(doorbells.join("odd")).unwrap();
+        let gone = UnixDatagram::bind(doorbells.join("gone")).unwrap();
+        let there = UnixDatagram::bind(doorbells.join("there")).unwrap();
+        drop(gone);
+        let mut ringer = Ringer::new(&options);
+        ringer.ring();
+        ringer.followers.sort();
+        assert_eq!(ringer.followers, [doorbells.join("odd"), doorbells.join("there")]);
+        assert!(!doorbells.join("gone").exists());
+        there.set_nonblocking(true).unwrap();
+        assert_eq!(there.recv(&mut [0; 8]).unwrap(), 1);
+        drop(odd);
     }
 }

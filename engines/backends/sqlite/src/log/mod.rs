@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use mainstay_envelope::{ContentHash, Context, Producer, Timestamp};
 use mainstay_messaging::{AppendError, Log, Message, Offset, Page, Promises, RECHECK, ReadError, Topic};
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use error::LogError;
@@ -119,7 +120,7 @@ impl EmbeddedLog {
     }
 
     /// Follows a log that another process writes. Nothing is written; the file need not be there yet: until it
-    /// is, every page is empty.
+    /// is, every page is empty, wherever the reader stands.
     ///
     /// # Errors
     /// When the file is there and is no log, or no thread can be started. What becomes wrong with it later is
@@ -166,11 +167,13 @@ impl EmbeddedLog {
         answer.await.unwrap_or_else(|_| Err(AppendError::Unknown { why: GONE.into() }))
     }
 
-    /// Gives up this handle. If it is the last one, waits until the writer has emptied its queue and let go of
-    /// the file. Blocks.
+    /// Gives up this handle. If it is the last one, waits until the writer has emptied its queue and all threads
+    /// have let go of the file. Pruning that is under way ends after its slice. Blocks.
     pub fn close(self) {
-        let Some(inner) = Arc::into_inner(self.inner) else { return };
+        let Some(mut inner) = Arc::into_inner(self.inner) else { return };
         let writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Before the writer, which moves everything into the file when it is the last to let go of it.
+        inner.readers.close();
         drop(inner); // closes the queue
         if let Some(writer) = writer {
             // A writer that panicked has let go of the file too.
@@ -190,7 +193,7 @@ impl EmbeddedLog {
     async fn read_with<T: Send + 'static>(
         &self,
         none: T,
-        read: impl FnOnce(&rusqlite::Connection, u32) -> rusqlite::Result<Result<T, ReadError>> + Send + 'static,
+        read: impl FnOnce(&Connection, u32) -> rusqlite::Result<Result<T, ReadError>> + Send + 'static,
     ) -> Result<T, ReadError> {
         let (options, identity) = (self.inner.options.clone(), Arc::clone(&self.inner.identity));
         let Some(known) = open::known(&options, &identity)? else { return Ok(none) };
@@ -258,9 +261,13 @@ impl Log for EmbeddedLog {
     ) -> Result<Page, ReadError> {
         self.check_partition(partition)?;
         let topic = topic.clone();
-        let nothing = Page { messages: Vec::new(), next: after, end: Offset::START };
-        let page =
-            self.read_with(nothing, move |conn, _| read::page(conn, &topic, partition, after, max)).await?;
+        let read = move |conn: &Connection, _| {
+            read::page(conn, &topic, partition, after, max).map(|page| page.map(Some))
+        };
+        let Some(page) = self.read_with(None, read).await? else {
+            // Without a file nobody knows an end: the producer starts later, or its disk is not mounted yet.
+            return Ok(Page { messages: Vec::new(), next: after, end: after });
+        };
         if after > page.end {
             return Err(ReadError::PastEnd { asked: after, ends: page.end });
         }

@@ -127,6 +127,12 @@ impl Queue {
         }
     }
 
+    /// Is it closed, and everything taken?
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.closed && state.jobs.is_empty()
+    }
+
     /// Waits a little, or until somebody closes; true when closed and empty.
     pub(super) fn is_over(&self, after: Duration) -> bool {
         let state = self.lock();

@@ -116,6 +116,11 @@ impl Writer {
                 if session.pruning.is_none() {
                     return false;
                 }
+                if self.queue.is_done() {
+                    // What is left may be millions of rows; nobody who closes waits for that.
+                    session.end_pruning(&Err(closed()));
+                    return false;
+                }
                 // Nobody waits: a slice of the old messages.
                 if session.prune(SLICE) { continue } else { return true }
             };
@@ -178,6 +183,14 @@ impl Writer {
         self.grown.send_modify(|count| *count = count.wrapping_add(1));
         session.ringer.ring();
         true
+    }
+}
+
+fn closed() -> AppendError {
+    AppendError::Unavailable {
+        why: "it was closed before all old messages were gone; some are".into(),
+        remedy: "open the log anew and prune again".into(),
+        passing: false,
     }
 }
 
@@ -246,10 +259,65 @@ impl Session {
             Ok(false) => Ok(()),
             Err(error) => Err((refusal(&error), kind(&error) == Kind::Locked)),
         };
-        let replies = self.pruning.take().map(|pruning| pruning.replies).unwrap_or_default();
-        for reply in replies {
-            let _ = reply.send(ended.clone().map_err(|(error, _)| error));
+        let goes_on = ended.as_ref().map_or_else(|(_, locked)| *locked, |()| true);
+        self.end_pruning(&ended.map_err(|(error, _)| error));
+        goes_on
+    }
+
+    fn end_pruning(&mut self, ended: &Result<(), AppendError>) {
+        for reply in self.pruning.take().map(|pruning| pruning.replies).unwrap_or_default() {
+            // Who does not wait any more does not want to know.
+            let _ = reply.send(ended.clone());
         }
-        ended.map_or_else(|(_, locked)| locked, |()| true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use mainstay_envelope::{CloudEvent, ContentHash, Context, MessageIdentity, Producer};
+    use mainstay_messaging::{Log, Message, ReadError, Topic};
+
+    use super::super::EmbeddedLog;
+    use super::*;
+
+    fn message(topic: &Topic, number: u64) -> Message {
+        let (epoch, partition, content) = (1, 0, ContentHash::of(b""));
+        let producer = Producer::new("p").unwrap();
+        Message {
+            identity: MessageIdentity { producer, epoch, partition, seq: number, content },
+            topic: topic.clone(),
+            key: "k".into(),
+            event: CloudEvent::new(number.to_string(), "/p", "E").unwrap(),
+            data: Bytes::new(),
+            mark: number,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_closes_does_not_finish_its_pruning() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LogOptions::new(folder.path().join("log.db")).retention(None);
+        let (topic, batch) = (Topic::new("t").unwrap(), SLICE as u64);
+        let log = EmbeddedLog::open(options.clone()).unwrap();
+        for first in (1..=5).map(|nth| (nth - 1) * batch + 1) {
+            let messages = (first..first + batch).map(|number| message(&topic, number)).collect();
+            log.append(&Context::system(), messages).await.unwrap();
+        }
+        log.close();
+        // As it is when the last handle goes just after somebody asked.
+        let (queue, (reply, answer)) = (Arc::new(Queue::new()), oneshot::channel());
+        queue.push(Job::Prune { before: Timestamp::from_millis(i64::MAX), reply }).unwrap();
+        queue.close();
+        let identity = open::prepare(&options).unwrap();
+        let (grown, groups) = (watch::channel(0).0, Arc::default());
+        let writer = Writer { options: options.clone(), identity, queue, grown, groups };
+        tokio::task::spawn_blocking(|| writer.run()).await.unwrap();
+        let told = answer.await.unwrap().unwrap_err();
+        assert!(matches!(told, AppendError::Unavailable { passing: false, .. }), "{told}");
+        let log = EmbeddedLog::follow(options).unwrap();
+        let read = log.read(&topic, 0, Offset::START, 1).await;
+        assert_eq!(read, Err(ReadError::Truncated { asked: Offset::START, first: Offset(batch) }));
+        assert_eq!(log.end(&topic, 0).await, Ok(Offset(5 * batch)));
     }
 }

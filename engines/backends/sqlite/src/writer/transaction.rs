@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::{Hash, Position, Refusal, StreamName, Version};
+use mainstay_event_store::outbox::check_topic;
+use mainstay_event_store::{Hash, Position, Refusal, StreamName, Topic, Version};
 use rusqlite::Connection;
 
 use super::guard::Guard;
@@ -29,6 +30,8 @@ pub struct Transaction {
     pub(super) views: RefCell<views::Known>,
     pub(super) waiting: RefCell<Waiting>,
     pub(super) marks: RefCell<Marks>,
+    /// The outbox's, when a row of it was written or looked for.
+    topic: RefCell<Option<Topic>>,
     /// A write failed inside the engine: what the closure says no longer counts.
     pub(super) broken: RefCell<Option<Broken>>,
     /// The first refusal that a closure was given.
@@ -83,6 +86,7 @@ impl Transaction {
             views: RefCell::default(),
             waiting: RefCell::default(),
             marks: RefCell::default(),
+            topic: RefCell::default(),
             broken: RefCell::default(),
             refused: RefCell::default(),
         }
@@ -156,6 +160,7 @@ impl Transaction {
         self.names.borrow_mut().clear();
         self.views.borrow_mut().clear();
         self.marks.borrow_mut().clear();
+        self.topic.replace(None);
     }
 
     /// Reads the tail from the file, since another process may have moved it.
@@ -222,6 +227,24 @@ impl Transaction {
                 streams.insert(name.clone(), stream);
             }
         }
+    }
+
+    /// Takes a row's topic as the outbox's, or refuses it when that is another.
+    pub(super) fn topic(&self, topic: &Topic) -> Result<(), Refusal> {
+        if self.topic.borrow().as_ref() == Some(topic) {
+            return Ok(());
+        }
+        let known = self.ask(|conn| match outbox::topic(conn)? {
+            // Noted as well where a file from before had rows only: they may be removed.
+            Some(known) => outbox::note_topic(conn, &known).map(|()| Some(known)),
+            None => outbox::note_topic(conn, topic.as_str()).map(|()| None),
+        })?;
+        if let Some(known) = known {
+            let known = self.noted(Topic::new(known).map_err(Refusal::from))?;
+            self.noted(check_topic(&known, topic))?;
+        }
+        self.topic.replace(Some(topic.clone()));
+        Ok(())
     }
 
     /// The last version of a stream; [`Version::EMPTY`] for one never written.

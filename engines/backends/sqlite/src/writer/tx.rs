@@ -67,6 +67,7 @@ impl Tx for Transaction {
             serde_json::to_string(&row.headers)
                 .map_err(|error| Refusal::Invalid { what: "outbox row", why: error.to_string() }),
         )?;
+        self.topic(&row.topic)?;
         let mut tail = self.tail.get();
         tail.outbox += 1;
         let Origin { at, envelope } = self.origin.borrow().clone();

@@ -73,7 +73,7 @@ pub(in crate::inbox) fn park<T: Tx>(
     if counts.messages >= rules.parked_max {
         return Err(Abort::User(Stopped::Full));
     }
-    let offset = ready.delivered.offset.0;
+    let number = counts.letters + 1;
     let row = match rows.key(&key)? {
         Some(row) => KeyRow { messages: row.messages + 1, ..row },
         None => {
@@ -91,15 +91,17 @@ pub(in crate::inbox) fn park<T: Tx>(
                 key: message.key.clone(),
                 status: step(begin, event, now, rules)?,
                 why,
-                head: offset,
+                head: number,
+                head_offset: ready.delivered.offset.0,
                 messages: 1,
                 since: now,
             }
         }
     };
     counts.messages += 1;
+    counts.letters = number;
     rows.put_key(&key, &row)?;
-    let letter = Letter::new(rows.lane, &ready.delivered, now, altered)?;
+    let letter = Letter::new(rows.lane, number, &ready.delivered, now, altered)?;
     Ok(rows.put_letter(&key, &letter, Some(&message.data))?)
 }
 
@@ -145,11 +147,11 @@ pub(in crate::inbox) fn release<S: Store, R: Reactor<S>>(
             if letter.altered {
                 return Err(stop(Failure::poisoned(ALTERED)));
             }
-            let offset = letter.offset;
-            let data = rows.data(&key, offset)?;
+            let number = letter.number;
+            let data = rows.data(&key, number)?;
             let ready = Ready::new(&lane.group, letter.delivered(data)?);
             handler.apply(tx, &lane, &ready).map_err(stop)?;
-            rows.delete_letter(&key, offset)?;
+            rows.delete_letter(&key, number)?;
         }
         let mut counts = rows.lane()?;
         row.messages = row.messages.saturating_sub(released);
@@ -191,16 +193,14 @@ pub(in crate::inbox) fn obey<S: Store>(
         let Some(asked) = rows.asked(&row_key)? else { return Err(Abort::User(Stopped::Stale)) };
         rows.answered(&row_key)?;
         let gone = || Ok(format!("parked message {row_key} was gone when an operator's word about it came"));
-        let Some((key, offset)) = row_key.split_once('-') else { return gone() };
+        let Some((key, number)) = row_key.split_once('-') else { return gone() };
         let Some(mut row) = rows.key(key)? else { return gone() };
-        let Ok(offset) = offset.parse::<u64>() else { return gone() };
+        let Ok(number) = number.parse::<u64>() else { return gone() };
+        let letter = rows.letter(key, number)?;
         match asked {
             Asked::Retry => {
                 // It is the operator who says that an altered message is to be handled.
-                if let Some(mut letter) =
-                    rows.letters(key, TWINS_MAX)?.into_iter().find(|letter| letter.offset == offset)
-                    && letter.altered
-                {
+                if let Some(mut letter) = letter.filter(|letter| letter.altered) {
                     letter.altered = false;
                     rows.put_letter(key, &letter, None)?;
                 }
@@ -209,16 +209,15 @@ pub(in crate::inbox) fn obey<S: Store>(
                 Ok(format!("key {:?} of {} is tried again, as an operator asked", row.key, row.topic))
             }
             Asked::Discard => {
-                if !rows.delete_letter(key, offset)? {
-                    return gone();
-                }
+                let Some(letter) = letter else { return gone() };
+                rows.delete_letter(key, number)?;
                 let told = format!(
-                    "message {offset} of key {:?} of {} is discarded, as an operator asked: it will never be handled",
-                    row.key, row.topic
+                    "message {} of key {:?} of {} is discarded, as an operator asked: it will never be handled",
+                    letter.offset, row.key, row.topic
                 );
                 let mut counts = rows.lane()?;
                 row.messages = row.messages.saturating_sub(1);
-                if row.head == offset {
+                if row.head == number {
                     advance(&rows, key, row, &mut counts, 1, &rules)?;
                 } else {
                     counts.messages = counts.messages.saturating_sub(1);
@@ -252,7 +251,7 @@ fn advance<T: Tx>(
     let left = row.messages;
     match rows.letters(key, 1)?.first() {
         Some(next) => {
-            row.head = next.offset;
+            (row.head, row.head_offset) = (next.number, next.offset);
             row.status = step(row.status, Event::Gone, rows.tx.at(), rules)?;
             row.why.clear();
             rows.put_key(key, &row)?;

@@ -1,12 +1,14 @@
 //! The rows of what is parked, in the consumer's own store.
 //!
 //! ```text
-//! mainstay.dead-letters           <key>-<offset>   a message, without its data     index mark: lane, producer, mark
-//! mainstay.dead-letters.data      <key>-<offset>   its data
+//! mainstay.dead-letters           <key>-<number>   a message, without its data     index mark: lane, producer, mark
+//! mainstay.dead-letters.data      <key>-<number>   its data
 //! mainstay.dead-letters.keys      <key>            a parked key and its status     index lane, index due
-//! mainstay.dead-letters.lanes     <lane>           how many, and which generation of the set of keys
-//! mainstay.dead-letters.requests  <key>-<offset>   what an operator asks for       index lane
+//! mainstay.dead-letters.lanes     <lane>           that it has begun, its last message, how many are parked
+//! mainstay.dead-letters.requests  <key>-<number>   what an operator asks for       index lane
 //! ```
+//! The number counts the messages that were ever parked of a lane, so it orders them by when they came here. Their
+//! offsets would not: a log that is made anew gives the same ones to other messages.
 
 use bytes::Bytes;
 use mainstay_envelope::{CloudEvent, MessageIdentity, Timestamp};
@@ -48,9 +50,28 @@ impl Views {
     }
 }
 
-/// What is parked of one lane.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The message that was handled last: it tells whether the log is still the one that was followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::inbox) struct Last {
+    pub(in crate::inbox) offset: u64,
+    pub(in crate::inbox) identity: MessageIdentity,
+}
+
+impl Last {
+    pub(in crate::inbox) fn of(delivered: &Delivered) -> Self {
+        Self { offset: delivered.offset.0, identity: delivered.message.identity.clone() }
+    }
+}
+
+/// One lane: written with each batch, in its transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::inbox) struct LaneRow {
+    /// The log was read once; if nothing is handled, it is not because nobody was here.
+    pub(in crate::inbox) begun: bool,
+    /// The last message at or before the checkpoint, if there was one.
+    pub(in crate::inbox) last: Option<Last>,
+    /// Messages that were ever parked: the number of the latest.
+    pub(in crate::inbox) letters: u64,
     /// Raised whenever the set of parked keys changes.
     pub(in crate::inbox) generation: u64,
     /// Messages that are parked.
@@ -67,7 +88,10 @@ pub(in crate::inbox) struct KeyRow {
     pub(in crate::inbox) status: Status,
     /// Why its head could not be handled.
     pub(in crate::inbox) why: String,
+    /// The number of its first message.
     pub(in crate::inbox) head: u64,
+    /// And where that stood in the log.
+    pub(in crate::inbox) head_offset: u64,
     pub(in crate::inbox) messages: u64,
     pub(in crate::inbox) since: Timestamp,
 }
@@ -78,6 +102,9 @@ pub(in crate::inbox) struct Letter {
     pub(in crate::inbox) group: String,
     pub(in crate::inbox) topic: String,
     pub(in crate::inbox) partition: u32,
+    /// Which one of its lane's: the order in which they were parked.
+    pub(in crate::inbox) number: u64,
+    /// Where it stood in the log: data.
     pub(in crate::inbox) offset: u64,
     pub(in crate::inbox) key: String,
     pub(in crate::inbox) published: Timestamp,
@@ -100,9 +127,9 @@ pub(in crate::inbox) enum Asked {
     Discard,
 }
 
-/// The row key of a letter. Sorts by offset within its key.
-pub(in crate::inbox) fn letter_key(key: &str, offset: u64) -> String {
-    format!("{key}-{offset:020}")
+/// The row key of a letter. Sorts by number within its key.
+pub(in crate::inbox) fn letter_key(key: &str, number: u64) -> String {
+    format!("{key}-{number:020}")
 }
 
 fn damaged(view: &ViewName, key: &str, why: &dyn std::fmt::Display) -> Refusal {
@@ -125,6 +152,7 @@ pub(in crate::inbox) fn decode<T: DeserializeOwned>(
 impl Letter {
     pub(in crate::inbox) fn new(
         lane: &Lane,
+        number: u64,
         delivered: &Delivered,
         parked: Timestamp,
         altered: bool,
@@ -137,6 +165,7 @@ impl Letter {
             group: lane.group.clone(),
             topic: lane.topic.clone(),
             partition: lane.partition,
+            number,
             offset: delivered.offset.0,
             key: message.key.clone(),
             published: delivered.published,
@@ -209,7 +238,7 @@ impl<T: Tx> Rows<'_, T> {
         letter: &Letter,
         data: Option<&Bytes>,
     ) -> Result<(), Refusal> {
-        let row_key = letter_key(key, letter.offset);
+        let row_key = letter_key(key, letter.number);
         let mark = IndexValue::Text(format!(
             "{}{}/{:020}",
             self.lane.id,
@@ -223,10 +252,16 @@ impl<T: Tx> Rows<'_, T> {
         }
     }
 
-    pub(in crate::inbox) fn delete_letter(&self, key: &str, offset: u64) -> Result<bool, Refusal> {
-        let row_key = letter_key(key, offset);
+    pub(in crate::inbox) fn delete_letter(&self, key: &str, number: u64) -> Result<bool, Refusal> {
+        let row_key = letter_key(key, number);
         self.tx.view_delete(&self.views.data, &row_key)?;
         self.tx.view_delete(&self.views.letters, &row_key)
+    }
+
+    pub(in crate::inbox) fn letter(&self, key: &str, number: u64) -> Result<Option<Letter>, Refusal> {
+        let row_key = letter_key(key, number);
+        let bytes = self.tx.view_get(&self.views.letters, &row_key)?;
+        bytes.map(|bytes| decode(&self.views.letters, &row_key, &bytes)).transpose()
     }
 
     /// A key's first letters, in order.
@@ -237,8 +272,8 @@ impl<T: Tx> Rows<'_, T> {
         rows.rows.iter().map(|(key, bytes)| decode(&self.views.letters, key, bytes)).collect()
     }
 
-    pub(in crate::inbox) fn data(&self, key: &str, offset: u64) -> Result<Bytes, Refusal> {
-        let row_key = letter_key(key, offset);
+    pub(in crate::inbox) fn data(&self, key: &str, number: u64) -> Result<Bytes, Refusal> {
+        let row_key = letter_key(key, number);
         let data = self.tx.view_get(&self.views.data, &row_key)?;
         data.map(Bytes::from).ok_or_else(|| damaged(&self.views.data, &row_key, &"it is not there"))
     }
