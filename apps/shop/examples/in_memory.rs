@@ -1,6 +1,7 @@
 //! The whole shop in one process and in memory: `cargo run -p mainstay-shop --example in_memory`.
 //!
-//! What is written is gone when it ends; it ends with Ctrl-C. The same three services as separate processes, each
+//! It begins with nothing: count some stock (`PUT /stock/apple`) and pay into an account (`POST /accounts`) first, as
+//! each service's `/openapi.json` says. What is written is gone when it ends; it ends with Ctrl-C. The same three services as separate processes, each
 //! with its files, are `mainstay up`.
 
 use std::sync::Arc;

@@ -148,9 +148,12 @@ async fn what_operators_are_told_names_the_order_and_not_the_customer() {
     let data = json!({ "order": order, "customer": "mallory", "amount": amount, "reason": reason });
     let message = stray("inventory", "StockShort", order, &data);
     shop.logs[2].append(&Context::system(), vec![message]).await.unwrap();
-    while shop.payment.get("/stats").await.json()["parked"] != 1 {
-        tokio::task::yield_now().await;
-    }
+    let parked = async {
+        while shop.payment.get("/stats").await.json()["parked"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), parked).await.expect("it is set aside");
     shop.close_told(|told| {
         assert!(told.contains(order) && told.contains("there is no such account"), "{told}");
         assert!(!told.contains("mallory"), "{told}");
