@@ -47,10 +47,20 @@ pub(super) struct Place {
     /// Letters in the next release.
     release: usize,
     ahead: Option<Page>,
+    pub(super) carried: Option<Carried>,
     /// The log was read once: what retention takes from now on is missed.
     pub(super) begun: bool,
     /// Of each producer, its epoch and the mark up to which everything was looked at.
     pub(super) marks: HashMap<Producer, (u32, u64)>,
+}
+
+/// Messages that were read, have no effect here, and are not marked yet: see [`super::carried`].
+pub(super) struct Carried {
+    pub(super) messages: Vec<Ready>,
+    pub(super) next: u64,
+    /// Nothing followed the last of them when it was read.
+    pub(super) at_end: bool,
+    pub(super) since: Monotonic,
 }
 
 /// What became of a turn.
@@ -110,6 +120,15 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             match self.turn(cx, &mut place).await {
                 Ok(Turn::Placed) => {}
                 Ok(Turn::Worked) => pace = Pace::new(cx, self.route.settings),
+                Ok(Turn::Idle) if place.as_ref().is_some_and(|place| place.carried.is_some()) => {
+                    let handed = match &mut place {
+                        Some(place) => self.hand_over(cx, place).await,
+                        None => Ok(()),
+                    };
+                    if let Err(trouble) = handed {
+                        self.wait_out(cx, &mut pace, trouble, &mut place).await?;
+                    }
+                }
                 Ok(Turn::Idle) => {
                     let at = place.as_ref().map_or(0, |place: &Place| place.at);
                     return Ok(at.saturating_sub(began.unwrap_or(at)));
@@ -144,14 +163,26 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             self.look(cx, place).await?;
         }
         let released = self.release_due(cx, place).await?;
-        let page = match place.ahead.take().filter(|page| page.from == place.at) {
+        let from = place.carried.as_ref().map_or(place.at, |carried| carried.next);
+        let page = match place.ahead.take().filter(|page| page.from == from) {
             Some(page) => page,
-            None => self.read_first(cx, place).await?,
+            None if from == place.at => self.read_first(cx, place).await?,
+            // Whatever it is, the reading from the checkpoint says it better.
+            None => self.read(from).await.map_err(|_| Trouble::Elsewhere)?,
         };
-        if page.next == place.at {
-            return Ok(if released { Turn::Worked } else { Turn::Idle });
+        if page.next == from {
+            let due = place.carried.as_ref().is_some_and(|carried| cx.now() >= carried.since + RECHECK);
+            if due {
+                self.hand_over(cx, place).await?;
+            }
+            return Ok(if released || due { Turn::Worked } else { Turn::Idle });
         }
-        self.handle(cx, place, page).await?;
+        if self.has_no_effect(&page) {
+            self.carry(cx, place, &page).await?;
+        } else {
+            let page = self.with_carried(place, page);
+            self.handle(cx, place, page).await?;
+        }
         Ok(Turn::Worked)
     }
 
@@ -169,6 +200,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             ceiling: self.route.batch_max,
             release: RELEASE_MAX,
             ahead: None,
+            carried: None,
             begun: row.begun,
             marks: HashMap::new(),
         };
@@ -203,7 +235,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
     }
 
     /// Handles a page, in as many transactions as its failures make necessary.
-    async fn handle(&self, cx: &Context, place: &mut Place, page: Page) -> Result<(), Trouble> {
+    pub(super) async fn handle(&self, cx: &Context, place: &mut Place, page: Page) -> Result<(), Trouble> {
         let Route { handler, views, batch_max, .. } = self.route;
         let count = page.messages.len();
         let mut failed: Arc<BTreeMap<usize, Failure>> = Arc::default();
@@ -360,7 +392,12 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             let left = again_at.as_millis().saturating_sub(cx.wall().as_millis());
             at_most = at_most.min(Duration::from_millis(u64::try_from(left).unwrap_or(0)));
         }
-        self.route.log.wait_past(&self.route.topic, self.lane.partition, Offset(place.at), at_most).await;
+        let mut at = place.at;
+        if let Some(carried) = &place.carried {
+            at = carried.next;
+            at_most = at_most.min((carried.since + RECHECK).saturating_since(cx.now()));
+        }
+        self.route.log.wait_past(&self.route.topic, self.lane.partition, Offset(at), at_most).await;
     }
 
     pub(super) async fn transact<T: Send + 'static>(

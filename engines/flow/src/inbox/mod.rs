@@ -77,6 +77,7 @@
 //! Promises, each with its test in `tests/flow/inbox.rs`, `parking.rs`, `log_anew.rs`, `followed.rs` or `request.rs`:
 //! - A message takes effect once (`a_crash_between_any_two_steps_neither_loses_nor_doubles_an_effect`,
 //!   `what_is_published_again_is_swallowed`, `a_log_made_anew_is_read_again_and_nothing_is_doubled`).
+//! - What has no effect here costs no flush of its own (`what_has_no_effect_is_carried_along_for_a_while`).
 //! - Of one key in order (`what_is_sent_is_handled_once_in_order`, `release_is_in_order_and_new_messages_wait_behind`).
 //! - One that can't be handled parks its key; others flow (`a_poisoned_message_parks_its_followers_and_not_others`).
 //! - Only what failed alone in its transaction is called a failure: a batch that takes longer than the store allows is
@@ -100,6 +101,7 @@
 
 mod apply;
 mod batch;
+mod carried;
 mod dead_letter;
 mod error;
 mod followed;

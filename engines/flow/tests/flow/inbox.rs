@@ -334,6 +334,53 @@ async fn messages_of_other_types_are_passed_over_and_leave_no_hole() {
     assert_eq!(numbers_of_types(&log).await, 6);
 }
 
+/// A message without an effect costs no flush of its own: it is marked with the next one that has an effect, or a
+/// second later.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_effect_is_carried_along_for_a_while() {
+    let clock = mainstay_envelope::ManualClock::default();
+    let system = cx();
+    let cx = Context::new(system.envelope().clone(), Arc::new(clock.clone()), Arc::clone(system.chance()));
+    let (home, desk, log) = (Memory::new(), Memory::new(), MemoryLog::default());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let follower = follower(&home, &log, &Keeper::new());
+    let running = tokio::spawn({
+        let (follower, cx) = (follower.clone(), cx.clone());
+        async move { follower.run(&cx, async { drop(stopped.await) }).await }
+    });
+    let whisper = || mainstay_event_store::OutboxRow {
+        topic: mainstay_event_store::Topic::new("sender").unwrap(),
+        key: "a".into(),
+        headers: vec![("type".into(), "Whispered".into())],
+        payload: b"?".to_vec(),
+    };
+    // Time passes by itself while everybody waits; the follower's clock stands still.
+    let settle = || tokio::time::sleep(std::time::Duration::from_secs(10));
+    for _ in 0..3 {
+        let row = whisper();
+        desk.transact(&cx, move |tx| Ok::<_, mainstay_event_store::Abort<()>>(tx.outbox(&row)?))
+            .await
+            .unwrap();
+        relay(&desk, &log).run_until_empty(&cx).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(follower.lag().await.unwrap(), 3, "nothing was written for them");
+    send(&desk, &cx, "a", &[1]).await;
+    relay(&desk, &log).run_until_empty(&cx).await.unwrap();
+    settle().await;
+    assert_eq!((follower.lag().await.unwrap(), kept(&home, "a").await), (0, vec![1]));
+    let row = whisper();
+    desk.transact(&cx, move |tx| Ok::<_, mainstay_event_store::Abort<()>>(tx.outbox(&row)?)).await.unwrap();
+    relay(&desk, &log).run_until_empty(&cx).await.unwrap();
+    settle().await;
+    assert_eq!(follower.lag().await.unwrap(), 1);
+    clock.advance(std::time::Duration::from_secs(2));
+    settle().await;
+    assert_eq!(follower.lag().await.unwrap(), 0, "a second is over");
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+}
+
 async fn numbers_of_types(log: &MemoryLog) -> usize {
     logged(log).await.len()
 }
