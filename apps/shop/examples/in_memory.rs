@@ -1,8 +1,8 @@
 //! The whole shop in one process and in memory: `cargo run -p mainstay-shop --example in_memory`.
 //!
 //! It begins with nothing: count some stock (`PUT /stock/apple`) and pay into an account (`POST /accounts`) first, as
-//! each service's `/openapi.json` says. What is written is gone when it ends; it ends with Ctrl-C. The same three services as separate processes, each
-//! with its files, are `mainstay up`.
+//! each service's `/openapi.json` says. It ends when its standard input does (Ctrl-D), and what was written is gone
+//! then. The same three services as separate processes, each with its files, are `mainstay up`.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let [orders, payments, stocks] = [Log::new(1), Log::new(1), Log::new(1)];
     let mut listeners = Vec::new();
-    for (port, name) in [(7101, order::NAME), (7102, payment::NAME), (7103, inventory::NAME)] {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    for name in [order::NAME, payment::NAME, inventory::NAME] {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         println!("{name:>9}  http://{}", listener.local_addr()?);
         listeners.push(listener);
     }
@@ -35,8 +35,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let payment =
         wiring(&payments, at_payment).follow(order::NAME, orders).follow(inventory::NAME, stocks.clone());
     let inventory = wiring(&stocks, at_inventory).follow(payment::NAME, payments);
-    tokio::spawn(async move {
-        let _ = tokio::signal::ctrl_c().await;
+    std::thread::spawn(move || {
+        // An input that can't be read has ended too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         stop.send_replace(true);
     });
     tokio::try_join!(order::serve(order), payment::serve(payment), inventory::serve(inventory))?;
