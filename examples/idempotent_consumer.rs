@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mainstay::envelope::{CloudEvent, ContentHash, MessageIdentity, Producer};
 use mainstay::flow::inbox::{DeadLetters, Follower};
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::Work;
+use mainstay::flow::unit_of_work::Work;
 use mainstay::messaging::memory::Memory as Log;
 use mainstay::messaging::{Log as _, Message, Topic};
 use mainstay::store::memory::Memory;

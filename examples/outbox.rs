@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mainstay::flow::inbox::Follower;
 use mainstay::flow::outbox::Relay;
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::{Entity, Publisher, Work, transact};
+use mainstay::flow::unit_of_work::{Entity, Publisher, Work, transact};
 use mainstay::messaging::memory::Memory as Log;
 use mainstay::store::memory::Memory;
 use mainstay::store::{Abort, Refusal, Row, Store, StreamName, Tx, ViewName};

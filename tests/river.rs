@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use mainstay::flow::inbox::{DeadLetters, Followed, Follower, NotSeen, Status};
 use mainstay::flow::outbox::Relay;
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::{Entity, Publisher, Work, transact};
+use mainstay::flow::unit_of_work::{Entity, Publisher, Work, transact};
 use mainstay::sqlite::{EmbeddedLog, LogOptions};
 use mainstay::sqlite::{Options, Sqlite};
 use mainstay::store::{Abort, Receipt, Refusal, Row, Store, StreamName, Tx, ViewName};

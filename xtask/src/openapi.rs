@@ -47,11 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         Some(binary) => binary.clone(),
         None => build()?,
     };
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => PathBuf::from(target),
-        None => tree::root()?.join("target"),
-    };
-    let folder = target.join("openapi");
+    let folder = tree::target()?.join("openapi");
     std::fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
     let tool = install(&folder)?;
     let data = folder.join("data");

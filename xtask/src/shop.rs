@@ -34,11 +34,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     if !status.success() {
         bail!("it does not compile; to repeat it: cargo build --all-features --package mainstay-cli");
     }
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => PathBuf::from(target),
-        None => tree::root()?.join("target"),
-    };
-    Ok(target.join("debug/mainstay"))
+    Ok(tree::target()?.join("debug/mainstay"))
 }
 
 /// A running `mainstay up`.

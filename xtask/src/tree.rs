@@ -22,6 +22,14 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(here.parent().context("xtask has no parent directory")?.to_path_buf())
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => Ok(PathBuf::from(target)),
+        None => Ok(root()?.join("target")),
+    }
+}
+
 impl Tree {
     /// Lists the files under `root` by asking git, so that what is ignored is ignored here too.
     pub(crate) fn open(root: &Path) -> Result<Tree> {

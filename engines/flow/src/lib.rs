@@ -103,7 +103,7 @@
 //! - [`Decider`]: the rules of one kind of thing, pure. [`Commands`]: the way to the things of one decider.
 //! - [`Projection`]: rows made from events. [`Projector`](projection::Projector) follows the feed,
 //!   [`Reader`](projection::Reader) answers. A receipt is what a command gives, and what a reader waits for.
-//! - [`Work`](work::Work): one transaction of a service, for request handlers and reactors alike.
+//! - [`Work`](unit_of_work::Work): one transaction of a service, for request handlers and reactors alike.
 //! - [`Relay`](outbox::Relay): publishes what was decided. [`Follower`](inbox::Follower): handles what others
 //!   published, once. [`DeadLetters`](inbox::DeadLetters): what could not be handled, for operators.
 //! - [`Reactor`](saga::Reactor): a participant of a saga by choreography; [`inbox`] has an example of two.
@@ -130,7 +130,7 @@ mod plain;
 pub mod projection;
 pub mod saga;
 pub mod timeline;
-pub mod work;
+pub mod unit_of_work;
 
 pub use command::{CommandError, Commands, Decider, Done};
 pub use event::{Event, Undecodable, Unstorable};

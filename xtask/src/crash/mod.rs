@@ -41,11 +41,7 @@ pub(crate) fn warm_up(port_base: u16) -> Result<()> {
 
 /// Where the series keep their files.
 fn out() -> Result<PathBuf> {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => PathBuf::from(target),
-        None => tree::root()?.join("target"),
-    };
-    Ok(target.join("crash"))
+    Ok(tree::target()?.join("crash"))
 }
 
 /// Chance that a seed repeats (SplitMix64: Steele, Lea, Flood, 2014).

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use mainstay::Context;
 use mainstay::flow::inbox::Follower;
 use mainstay::flow::outbox::Relay;
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::Work;
+use mainstay::flow::unit_of_work::Work;
 use mainstay::messaging::{Log, Offset, Topic};
 use mainstay::sqlite::{EmbeddedLog, LogOptions, Options, Sqlite, Transaction};
 use mainstay::store::{self, Abort, OutboxRow, Refusal, Store, Tx};
@@ -18,7 +18,8 @@ use serde::Serialize;
 use super::load;
 use super::machine::Machine;
 use super::ratio::{Ratio, Target, median};
-use crate::output::{BadInput, Output};
+use super::scratch::Scratch;
+use crate::output::Output;
 
 /// Measures the relay's rate, what the inbox adds to a handler, and what a poisoned message costs the others.
 #[derive(Debug, clap::Args)]
@@ -74,18 +75,8 @@ fn file(tx: &Transaction, key: &str, data: &[u8]) -> Result<(), Refusal> {
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    if !arguments.dir.is_dir() {
-        let why = format!("--dir {}: there is no such folder; nothing was measured", arguments.dir.display());
-        return Err(BadInput(why).into());
-    }
-    let folder = arguments.dir.join(format!("mainstay-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).with_context(|| {
-        format!("{}: no folder could be made there; nothing was measured", folder.display())
-    })?;
-    let report = measure(&arguments, &folder, output).await;
-    // What is left is named by the next run's error, should it matter.
-    let _ = std::fs::remove_dir_all(&folder);
-    output.print(&report?, human)?;
+    let folder = Scratch::make(&arguments.dir)?;
+    output.print(&measure(&arguments, folder.path(), output).await?, human)?;
     Ok(())
 }
 
@@ -246,15 +237,7 @@ async fn handle(cx: &Context, folder: &Path, log: &EmbeddedLog, messages: u64) -
 fn human(report: &Report) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    let machine = &report.machine;
-    let _ = writeln!(
-        text,
-        "fdatasync p50 {} us, p99 {} us; CPU pressure {}; {} cores",
-        machine.fdatasync_p50_us,
-        machine.fdatasync_p99_us,
-        machine.cpu_pressure_some_avg10.map_or("unknown".into(), |some| format!("{some} %")),
-        machine.cores
-    );
+    super::write_machine(&mut text, &report.machine);
     let _ = writeln!(
         text,
         "relay {:.0} messages/s; follower {:.0}/s; the same effect without the inbox {:.0}/s",

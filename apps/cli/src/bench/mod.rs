@@ -7,6 +7,7 @@ mod plain;
 mod project;
 mod ratio;
 mod rows;
+mod scratch;
 mod shop;
 pub(crate) mod shop_process;
 mod store;
@@ -33,6 +34,19 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Flow(arguments) => flow::run(arguments, output).await,
         Command::Shop(arguments) => shop::run(arguments, output).await,
     }
+}
+
+/// The machine at that moment, as a line for people.
+fn write_machine(text: &mut String, machine: &machine::Machine) {
+    use std::fmt::Write;
+    let _ = writeln!(
+        text,
+        "fdatasync p50 {} us, p99 {} us; CPU pressure {}; {} cores",
+        machine.fdatasync_p50_us,
+        machine.fdatasync_p99_us,
+        machine.cpu_pressure_some_avg10.map_or("unknown".into(), |some| format!("{some} %")),
+        machine.cores
+    );
 }
 
 /// Ratios as lines for people.

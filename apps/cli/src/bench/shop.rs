@@ -15,11 +15,12 @@ use tokio::task::JoinSet;
 
 use super::machine::Machine;
 use super::ratio::{Ratio, Target, median};
+use super::scratch::Scratch;
 use super::shop_process::Shop;
 use super::usage;
 use crate::folder::Service;
 use crate::http::Http;
-use crate::output::{BadInput, Output};
+use crate::output::Output;
 
 /// Takes orders through order, payment and inventory, each its own process, until each order is final.
 ///
@@ -115,17 +116,10 @@ struct Memory {
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    if !arguments.dir.is_dir() {
-        let why = format!("--dir {}: there is no such folder; nothing was measured", arguments.dir.display());
-        return Err(BadInput(why).into());
-    }
-    let folder = Scratch(arguments.dir.join(format!("mainstay-bench-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).with_context(|| {
-        format!("{}: no folder could be made there; nothing was measured", folder.0.display())
-    })?;
+    let folder = Scratch::make(&arguments.dir)?;
     output.progress("shop: starting");
-    let mut shop = Shop::start(&folder.0.join("data")).await?;
-    let report = measure(&arguments, &mut shop, &folder.0, output).await;
+    let mut shop = Shop::start(&folder.path().join("data")).await?;
+    let report = measure(&arguments, &mut shop, folder.path(), output).await;
     let commits = shop.end().await?;
     let mut report = report?;
     let orders = report.unloaded.orders + report.saturated.latency.orders + report.steady.orders;
@@ -135,16 +129,6 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     }
     output.print(&report, human)?;
     Ok(())
-}
-
-/// A folder for the run, removed at its end.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left is named by the next run's error, should it matter.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 async fn measure(arguments: &Arguments, shop: &mut Shop, folder: &Path, output: &Output) -> Result<Report> {
@@ -392,15 +376,7 @@ impl Client {
 fn human(report: &Report) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    let machine = &report.machine;
-    let _ = writeln!(
-        text,
-        "fdatasync p50 {} us, p99 {} us; CPU pressure {}; {} cores",
-        machine.fdatasync_p50_us,
-        machine.fdatasync_p99_us,
-        machine.cpu_pressure_some_avg10.map_or("unknown".into(), |some| format!("{some} %")),
-        machine.cores
-    );
+    super::write_machine(&mut text, &report.machine);
     let ms = |us: u64| us as f64 / 1_000.0;
     let _ = writeln!(
         text,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use mainstay::sqlite::{Options, Sqlite};
 use mainstay::store::{Position, Query, Subscribe};
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::load::{self, Load, Measured};
 use super::machine::{self, Machine};
 use super::plain;
 use super::ratio::{Ratio, Target, median};
+use super::scratch::Scratch;
 use crate::output::{BadInput, Output};
 
 /// Measures the store and says whether its targets are met.
@@ -66,29 +67,15 @@ struct Figure {
     plain_loop_per_second: f64,
 }
 
-/// A folder for the run, removed at its end.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left is named by the next run's error, should it matter.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if arguments.appenders.iter().any(|n| *n == 0 || *n > 100_000) {
         return Err(BadInput("--appenders: each from 1 to 100000; nothing was measured".into()).into());
     }
-    let folder = arguments.dir.join(format!("mainstay-bench-{}", std::process::id()));
     if let Some(events) = arguments.grow {
         return grow(&arguments, events, output).await;
     }
-    std::fs::create_dir_all(&folder).with_context(|| {
-        format!("{}: no folder could be made there; nothing was measured", folder.display())
-    })?;
-    let scratch = Scratch(folder);
-    let report = measure(&arguments, &scratch.0, output).await?;
+    let scratch = Scratch::make(&arguments.dir)?;
+    let report = measure(&arguments, scratch.path(), output).await?;
     output.print(&report, human)?;
     Ok(())
 }
@@ -277,15 +264,7 @@ async fn grow(arguments: &Arguments, events: u64, output: &Output) -> Result<()>
 fn human(report: &Report) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    let machine = &report.machine;
-    let _ = writeln!(
-        text,
-        "fdatasync p50 {} us, p99 {} us; CPU pressure {}; {} cores",
-        machine.fdatasync_p50_us,
-        machine.fdatasync_p99_us,
-        machine.cpu_pressure_some_avg10.map_or("unknown".into(), |some| format!("{some} %")),
-        machine.cores
-    );
+    super::write_machine(&mut text, &report.machine);
     let _ = writeln!(text, "appenders   events/s     p50 us     p99 us  mean group  plain loop/s");
     for f in &report.figures {
         let _ = writeln!(

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::put;
 use mainstay::command::Snapshot;
 use mainstay::flow::saga::Participant;
-use mainstay::flow::work::{Entity, Work};
+use mainstay::flow::unit_of_work::{Entity, Work};
 use mainstay::messaging::Log;
 use mainstay::store::{BadName, Refusal, Row, Store, StreamName, Tx, ViewName};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! What Inventory does when an order is paid: reserve all of it, or none.
 
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::Work;
+use mainstay::flow::unit_of_work::Work;
 use mainstay::store::{Refusal, Store, StreamName};
 
 use super::{Shelves, participant};

@@ -204,6 +204,7 @@ fn common_schemas() -> Value {
             json!({
                 "service": { "type": "string" },
                 "requests": { "description": "Requests since the start.", "type": "integer", "minimum": 0 },
+                "waiting": { "description": "Requests that wait now, as `Prefer: wait` asks for.", "type": "integer", "minimum": 0 },
                 "failures": { "description": "Requests since the start that were answered with 500. Causes are in the service's log, some for each second.", "type": "integer", "minimum": 0 },
                 "commits": {
                     "description": "Transactions of requests that were acknowledged since the start; those that handle followed facts are not counted.",

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use mainstay::flow::work::{Work, transact};
+use mainstay::flow::unit_of_work::{Work, transact};
 use mainstay::store::{Abort, Refusal, Store, Tx};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use mainstay::command::Snapshot;
 use mainstay::flow::saga::Participant;
-use mainstay::flow::work::Entity;
+use mainstay::flow::unit_of_work::Entity;
 use mainstay::messaging::Log;
 use mainstay::store::{BadName, Store, StreamName, ViewName};
 

@@ -1,7 +1,7 @@
 //! What Order does when the others have spoken.
 
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::{Entity, Work};
+use mainstay::flow::unit_of_work::{Entity, Work};
 use mainstay::store::{Row, Store, Tx, ViewName};
 
 use super::row::{Entry, OrderRow};

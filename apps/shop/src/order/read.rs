@@ -47,6 +47,7 @@ pub(super) async fn one<S: Store>(
         if is_final || left.is_zero() || orders.app.is_stopping() {
             return Ok(json(StatusCode::OK, bytes));
         }
+        let _waits = orders.app.stats().waits();
         orders.app.or_stopping(place.woken(left.min(RECHECK))).await;
     }
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{Response, StatusCode};
-use mainstay::flow::work::{Work, transact};
+use mainstay::flow::unit_of_work::{Work, transact};
 use mainstay::store::{Abort, Store};
 use serde::{Deserialize, Serialize};
 

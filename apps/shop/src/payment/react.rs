@@ -1,7 +1,7 @@
 //! What Payment does when an order was made, and when it can't be delivered.
 
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::Work;
+use mainstay::flow::unit_of_work::Work;
 use mainstay::store::Store;
 
 use super::{Ledger, participant};

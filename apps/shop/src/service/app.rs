@@ -9,7 +9,7 @@ use std::time::Duration;
 use mainstay::Context;
 use mainstay::flow::inbox::{DeadLetters, Followed, NotSeen};
 use mainstay::flow::saga::Participant;
-use mainstay::flow::work::Publisher;
+use mainstay::flow::unit_of_work::Publisher;
 use mainstay::messaging::Log;
 use mainstay::store::{Located, ReadError, Receipt, Store};
 use tokio::sync::watch;

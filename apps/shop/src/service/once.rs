@@ -3,7 +3,7 @@
 use mainstay::Context;
 use mainstay::Decider;
 use mainstay::flow::inbox::{self, Once, Request};
-use mainstay::flow::work::{Decided, Work};
+use mainstay::flow::unit_of_work::{Decided, Work};
 use mainstay::store::{Abort, Receipt, Refusal, Store, TransactError, Tx};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -49,6 +49,7 @@ async fn stats<S: Store>(State(app): State<Arc<App<S>>>) -> Result<Response<Body
     let body = json!({
         "service": app.name(),
         "requests": app.stats().requests(),
+        "waiting": app.stats().waiting(),
         "failures": app.stats().failures(),
         "commits": app.stats().commits(),
         "published": figures.published,

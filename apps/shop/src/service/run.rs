@@ -9,7 +9,7 @@ use mainstay::Context;
 use mainstay::flow::inbox::{Follower, forget_expired};
 use mainstay::flow::outbox::Relay;
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay::flow::work::Work;
+use mainstay::flow::unit_of_work::Work;
 use mainstay::messaging::Log;
 use mainstay::store::Store;
 use tokio::sync::watch;

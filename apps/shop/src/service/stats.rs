@@ -9,10 +9,21 @@ pub struct Stats {
     commits: AtomicU64,
     reactions: AtomicU64,
     failures: AtomicU64,
+    waiting: AtomicU64,
+}
+
+/// A request that waits; it is counted until this is dropped.
+#[derive(Debug)]
+pub struct Waits<'a>(&'a AtomicU64);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Stats {
-    /// A request was answered.
+    /// A request has come.
     pub fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -42,7 +53,18 @@ impl Stats {
         self.reactions.load(Ordering::Relaxed)
     }
 
-    /// Requests answered.
+    /// A request begins to wait for what it asks about.
+    pub fn waits(&self) -> Waits<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waits(&self.waiting)
+    }
+
+    /// Requests that wait now.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Requests that have come.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

@@ -4,6 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::kit::{Shop, limits};
 
+/// Until somebody waits at Order.
+async fn until_waiting(shop: &Shop) {
+    let began = Instant::now();
+    while shop.order.get("/stats").await.json()["waiting"] != 1 {
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody waits");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_ends_with_the_order_and_not_with_the_time() {
     let shop = Shop::open().await;
@@ -14,7 +23,7 @@ async fn a_wait_ends_with_the_order_and_not_with_the_time() {
     let id = shop.order("k1", "alice", &[("apple", 1)]).await;
     let began = Instant::now();
     let (order, ()) = tokio::join!(shop.end_of(&id), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_waiting(&shop).await;
         shop.logs[2].stall(false);
     });
     assert_eq!(order["status"], "CONFIRMED");
@@ -56,7 +65,7 @@ async fn a_service_that_is_told_to_stop_answers_those_who_wait_and_ends() {
     let path = format!("/orders/{id}");
     let waits = shop.order.call("GET", &path, &[("prefer", "wait=20")], None);
     let (answer, ()) = tokio::join!(waits, async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until_waiting(&shop).await;
         shop.stop();
     });
     assert_eq!(answer.json()["status"], "PENDING");

@@ -11,7 +11,7 @@ use mainstay_messaging::Delivered;
 use super::lane::Lane;
 use crate::outbox::{Opened, open};
 use crate::saga::{Failure, Incoming, Reactor};
-use crate::work::{Publisher, Seed, Work};
+use crate::unit_of_work::{Publisher, Seed, Work};
 
 /// A message with everything that is worked out once, however often it is tried.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use super::lane_work::LaneWork;
 use super::parking::rows::Views;
 use super::route::Route;
 use crate::saga::Reactor;
-use crate::work::Publisher;
+use crate::unit_of_work::Publisher;
 
 /// Messages in one transaction: some milliseconds' work, so that the disk's flush is a small part of it and others
 /// hardly wait for it.

@@ -22,7 +22,7 @@
 //! use mainstay_flow::inbox::Follower;
 //! use mainstay_flow::outbox::Relay;
 //! use mainstay_flow::saga::{Failure, Incoming, Participant, Reactor};
-//! use mainstay_flow::work::{Entity, Publisher, Work, transact};
+//! use mainstay_flow::unit_of_work::{Entity, Publisher, Work, transact};
 //! use mainstay_flow::{Decider, Event};
 //! use mainstay_messaging::memory::Memory as Log;
 //!

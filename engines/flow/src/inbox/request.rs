@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::work::Work;
+use crate::unit_of_work::Work;
 
 const REQUESTS: &str = "mainstay.requests";
 const EXPIRES: &str = "expires";
@@ -101,7 +101,7 @@ struct Record {
 /// ```
 /// # use mainstay_envelope::{Context, IdempotencyKey};
 /// # use mainstay_event_store::{Abort, memory::Memory};
-/// # use mainstay_flow::{saga::Participant, work::{Publisher, transact}};
+/// # use mainstay_flow::{saga::Participant, unit_of_work::{Publisher, transact}};
 /// use mainstay_flow::inbox::{Once, Request, once};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

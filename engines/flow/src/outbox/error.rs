@@ -1,6 +1,6 @@
 //! Why a relay stopped, in the words of whoever has to act on it.
 
-use mainstay_event_store::{ReadError, Refusal};
+use mainstay_event_store::{ReadError, Refusal, Retry};
 use mainstay_messaging as messaging;
 
 use super::message::NoMessage;
@@ -56,5 +56,16 @@ pub enum RelayError {
 impl RelayError {
     pub(super) fn row(seq: u64, why: &NoMessage) -> Self {
         Self::Row { seq, why: why.to_string() }
+    }
+
+    /// May the same step go well later?
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Read(error) => matches!(error, ReadError::Unavailable { passing: true, .. }),
+            Self::Mark(refusal) => refusal.retry() != Retry::Never,
+            Self::Append { why, .. } => why.retry() == messaging::Retry::Later,
+            Self::Compare(error) => error.retry() == messaging::Retry::Later,
+            Self::Row { .. } | Self::Orphans { .. } => false,
+        }
     }
 }

@@ -33,6 +33,7 @@ mod change;
 mod error;
 mod message;
 mod orphans;
+mod prune;
 mod relay;
 mod restored;
 mod row;

@@ -1,6 +1,4 @@
 //! [`Relay`]: from the outbox to the log.
-//!
-//! Long: one loop, whose steps share its settings and where it is; what can be told apart has files of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -9,8 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mainstay_envelope::{Context, Monotonic, Timestamp};
-use mainstay_event_store::{OutboxRecord, OutboxStatus, Position, ReadError, Refusal, Retry, Store, Tx};
+use mainstay_envelope::{Context, Monotonic};
+use mainstay_event_store::{OutboxRecord, OutboxStatus, Position, ReadError, Refusal, Store, Tx};
 use mainstay_messaging::{self as messaging, Log, Message, RECHECK};
 use mainstay_resilience::retry::{Checked, Spec};
 
@@ -32,12 +30,9 @@ const MARKS_MAX: usize = 2_048;
 const MARK_AFTER: Duration = Duration::from_millis(50);
 /// How long a relay that was told to stop tries to mark what it has published.
 const LAST_MARK_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked for old rows; while there are more, how often some are removed, and how many at once: so
-/// many, or twice what was published since, but not more than ten thousand, so that publishing does not wait for long.
+/// How often it is looked for old rows, and while there are more.
 const PRUNE_EVERY: Duration = Duration::from_secs(20);
 const PRUNE_PAUSE: Duration = Duration::from_millis(100);
-const PRUNE_MAX: usize = 500;
-const PRUNE_ROUNDS_MAX: u64 = 20;
 /// What a row weighs beside its parts, so that no batch is more than a log takes at once.
 const ROW_BYTES: usize = 512;
 /// Rows that are not published leave their numbers open; receivers keep a range for each run of them, and only so
@@ -52,14 +47,14 @@ const RETENTION_MIN: Duration = Duration::from_secs(60);
 /// It reads no payload and decides nothing: a row becomes a message, in the order of the rows' numbers. Rows are
 /// marked as sent after they were published, never before.
 pub struct Relay<S, L> {
-    store: S,
+    pub(super) store: S,
     log: L,
     settings: Checked,
     batch_max: usize,
-    retention: Duration,
+    pub(super) retention: Duration,
     mark_after: Duration,
     orphans_max: usize,
-    on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(super) on_trouble: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl<S: Clone, L: Clone> Clone for Relay<S, L> {
@@ -83,7 +78,7 @@ pub struct Running {
     /// Rows up to this one go out whether they are marked or not: the log lacks them.
     again_to: u64,
     /// Rows published so far.
-    published: u64,
+    pub(super) published: u64,
     /// Rows that are published and not yet marked.
     unmarked: Vec<u64>,
     /// Since when the first of them waits.
@@ -91,7 +86,7 @@ pub struct Running {
     /// When to look for old rows.
     prune_at: Monotonic,
     /// Rows published when that was done last.
-    pruned_at: u64,
+    pub(super) pruned_at: u64,
     /// What was published and is not remembered.
     orphans: Orphans,
     /// Rows that were not published since it was told last, because they are among the orphans.
@@ -461,35 +456,8 @@ impl<S: Store, L: Log> Relay<S, L> {
         Ok(())
     }
 
-    /// Removes old rows, at least twice as many as were published since it was called last, so that a busy relay's
-    /// table does not grow for ever; are there more?
-    pub async fn prune_some(&self, cx: &Context, running: &mut Running) -> Result<bool, RelayError> {
-        let published = running.published - std::mem::replace(&mut running.pruned_at, running.published);
-        let rounds = (2 * published).div_ceil(PRUNE_MAX as u64).clamp(1, PRUNE_ROUNDS_MAX);
-        for _ in 0..rounds {
-            if !self.prune(cx).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Removes sent rows that are older than the retention, some at once; are there more?
-    pub async fn prune(&self, cx: &Context) -> Result<bool, RelayError> {
-        let keep = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_millis(cx.wall().as_millis().saturating_sub(keep));
-        match change(&self.store, cx, move |tx| tx.outbox_prune(before, PRUNE_MAX)).await {
-            Ok(more) => Ok(more),
-            Err(error) if is_passing(&error) => {
-                (self.on_trouble)(&error.to_string());
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     async fn wait_out(&self, cx: &Context, pace: &mut Pace, error: RelayError) -> Result<(), RelayError> {
-        if !is_passing(&error) {
+        if !error.is_passing() {
             return Err(error);
         }
         (self.on_trouble)(&error.to_string());
@@ -501,14 +469,4 @@ impl<S: Store, L: Log> Relay<S, L> {
 fn weight(row: &OutboxRecord) -> usize {
     let headers: usize = row.row.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     ROW_BYTES + row.row.payload.len() + row.row.key.len() + row.envelope.len() + headers
-}
-
-fn is_passing(error: &RelayError) -> bool {
-    match error {
-        RelayError::Read(error) => matches!(error, ReadError::Unavailable { passing: true, .. }),
-        RelayError::Mark(refusal) => refusal.retry() != Retry::Never,
-        RelayError::Append { why, .. } => why.retry() == messaging::Retry::Later,
-        RelayError::Compare(error) => error.retry() == messaging::Retry::Later,
-        RelayError::Row { .. } | RelayError::Orphans { .. } => false,
-    }
 }

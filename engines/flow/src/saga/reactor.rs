@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::event::{Event, Undecodable};
 use crate::participant::Participant;
-use crate::work::Work;
+use crate::unit_of_work::Work;
 
 /// A participant of a choreography, as a running service: what it declares, and what it does.
 ///

@@ -6,7 +6,7 @@
 //! 2026-01-05T10:00:00.020Z     +8 ms  inventory  stock-apple    InventoryUpdated  ◄ PaymentProcessed of payment
 //! ```
 //!
-//! Every event that a [`Work`](crate::work::Work) records carries the tag of its correlation
+//! Every event that a [`Work`](crate::unit_of_work::Work) records carries the tag of its correlation
 //! ([`correlation::tag`]), so each store finds its part by an index. The parts are put together by cause: each event
 //! names the one that led to it.
 //!

@@ -425,7 +425,7 @@ async fn a_refusal_that_a_reactor_swallows_parks_its_message() {
     assert_eq!(numbers(&log).await, [1, 2]);
     let failures = Arc::new(Mutex::new(0));
     // The store's own refusal, swallowed by the reactor: the transaction is refused with it all the same.
-    keeper.goes_wrong(2, move |work: &mainstay_flow::work::Work<'_, Memory>| {
+    keeper.goes_wrong(2, move |work: &mainstay_flow::unit_of_work::Work<'_, Memory>| {
         *failures.lock().unwrap() += 1;
         if *failures.lock().unwrap() <= 3 {
             let stream = mainstay_event_store::StreamName::new("cabinet-b").unwrap();

@@ -10,7 +10,7 @@ use mainstay_flow::Event;
 use mainstay_flow::inbox::Follower;
 use mainstay_flow::outbox::{Relay, RelayError};
 use mainstay_flow::saga::{Failure, Incoming, Participant, Reactor};
-use mainstay_flow::work::Work;
+use mainstay_flow::unit_of_work::Work;
 use mainstay_messaging::memory::Memory as MemoryLog;
 use mainstay_messaging::{Log, Offset};
 use uuid::Uuid;

@@ -9,7 +9,7 @@ use mainstay_event_store::{
     Abort, AppendError, Committed, Refusal, Scan, Store, StreamName, TransactError, ViewName,
 };
 use mainstay_flow::inbox::{Once, Request, forget_expired, once};
-use mainstay_flow::work::{Entity, transact};
+use mainstay_flow::unit_of_work::{Entity, transact};
 
 use crate::bank::{cx, quick};
 use crate::faulty::{Fault, Faulty};
@@ -26,7 +26,7 @@ async fn post<S: Store>(
     request: Request,
     number: u64,
 ) -> Result<Committed<Once<String>>, TransactError<&'static str>> {
-    let closure = move |work: &mainstay_flow::work::Work<'_, S>| {
+    let closure = move |work: &mainstay_flow::unit_of_work::Work<'_, S>| {
         once(work, &request, || {
             let stream = StreamName::new(format!("desk-{number}")).map_err(Refusal::from)?;
             let letters = vec![Letter::Sent { number }];

@@ -9,7 +9,7 @@ use mainstay_event_store::{
 };
 use mainstay_flow::correlation;
 use mainstay_flow::saga::Participant;
-use mainstay_flow::work::{Entity, Publisher, Work, transact};
+use mainstay_flow::unit_of_work::{Entity, Publisher, Work, transact};
 use uuid::Uuid;
 
 use crate::bank::{Account, Ask, Create, Deposit, No, Withdraw, bank, cx, quick, raw, stream};

@@ -20,7 +20,7 @@ use crate::pace::Pace;
 /// # use mainstay_envelope::Context;
 /// # use mainstay_event_store::{Abort, Refusal, Row, Tx, ViewName, memory::Memory};
 /// # use mainstay_flow::saga::Participant;
-/// use mainstay_flow::work::{Publisher, transact};
+/// use mainstay_flow::unit_of_work::{Publisher, transact};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
