@@ -1,10 +1,13 @@
 //! What Order does when the others have spoken.
 
+use std::sync::Arc;
+
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
 use mainstay::flow::unit_of_work::{Entity, Work};
 use mainstay::store::{Row, Store, Tx, ViewName};
 
 use super::row::{Entry, OrderRow};
+use super::waiting::Waiting;
 use super::{Orders, participant, stream};
 use crate::domain::account::AccountEvent;
 use crate::domain::order::{Order, OrderCommand};
@@ -19,11 +22,17 @@ pub(super) struct OrderReactor {
     entity: Entity<Order>,
     view: ViewName,
     prices: ViewName,
+    waiting: Arc<Waiting>,
 }
 
 impl OrderReactor {
     pub(super) fn new<S: Store>(orders: &Orders<S>) -> Self {
-        Self { entity: orders.entity.clone(), view: orders.view.clone(), prices: orders.prices.clone() }
+        Self {
+            entity: orders.entity.clone(),
+            view: orders.view.clone(),
+            prices: orders.prices.clone(),
+            waiting: Arc::clone(&orders.waiting),
+        }
     }
 
     fn end<S: Store>(
@@ -47,7 +56,10 @@ impl OrderReactor {
         let cause = Entry::new(message.at(), message.event_type()).of(message.from());
         let name = mainstay::Event::event_type(event);
         row.end(decided.state.status(), reason, cause, Entry::new(work.at(), name));
-        Ok(work.tx().view_put(&self.view, &row.row()?)?)
+        work.tx().view_put(&self.view, &row.row()?)?;
+        // Not an effect: whoever is woken looks at what is committed.
+        self.waiting.ends(order);
+        Ok(())
     }
 }
 

@@ -8,10 +8,15 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::domain::OrderId;
 
+/// Ends that are remembered until the next commit.
+const ENDING_MAX: usize = 1_024;
+
 /// Those who wait, by order. In memory only: a wait is a convenience, and ends with its process.
 #[derive(Debug)]
 pub(super) struct Waiting {
     by_order: Mutex<HashMap<OrderId, watch::Sender<()>>>,
+    /// Orders that somebody waits for, and whose end is being written.
+    ending: Mutex<Vec<OrderId>>,
     places: Arc<Semaphore>,
     begun: Notify,
 }
@@ -29,7 +34,7 @@ impl Waiting {
     /// Room for so many who wait at once, for one order or for many: each of them holds a connection.
     pub(super) fn new(max: usize) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(max));
-        Arc::new(Self { by_order: Mutex::default(), places, begun: Notify::new() })
+        Arc::new(Self { by_order: Mutex::default(), ending: Mutex::default(), places, begun: Notify::new() })
     }
 
     /// A place, to be taken before the order is looked at: what happens between the two is then not missed. None
@@ -72,6 +77,27 @@ impl Waiting {
     pub(super) fn wake(&self, order: OrderId) {
         if let Some(sender) = self.lock().get(&order) {
             sender.send_replace(());
+        }
+    }
+
+    /// An order's end is about to be committed, if all goes well.
+    pub(super) fn ends(&self, order: OrderId) {
+        if !self.lock().contains_key(&order) {
+            return;
+        }
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        // A hint: who is not woken by it is woken by the feed.
+        if ending.len() < ENDING_MAX {
+            ending.push(order);
+        }
+    }
+
+    /// Something was committed: wakes those whose orders' ends may have been part of it. Too early for some under
+    /// load, and those are woken by the feed.
+    pub(super) fn wake_ending(&self) {
+        let ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
+        for order in ending {
+            self.wake(order);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Wakes those who wait for an order's end, once the end is recorded.
 //!
 //! It reads the service's own feed, and only while somebody waits: what a reactor does is not known to have
-//! happened before its transaction is on disk, and then only the feed says so.
+//! happened before its transaction is on disk, and then only the feed says so. Whoever waits for an order whose end a
+//! reactor has just written looks at the next commit already, without waiting for that reading.
 
 use std::future::Future;
 use std::str::FromStr;
@@ -68,6 +69,7 @@ async fn follow<S: Store>(orders: &Orders<S>) -> Result<(), ReadError> {
         after = Position(page.next.0.max(after.0));
         if at_end {
             store.wait_past(after, RECHECK).await;
+            orders.waiting.wake_ending();
         }
     }
     Ok(())

@@ -86,6 +86,7 @@ mod options;
 mod outbox;
 mod prepare;
 mod reader;
+mod recent;
 mod rows;
 mod schema;
 mod select;

@@ -7,6 +7,8 @@ use mainstay_event_store::outbox::{self, Epoch, PAGE_BYTES_MAX, Run};
 use mainstay_event_store::{OutboxRecord, OutboxRow, OutboxStatus, Position, Topic};
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use crate::recent::Fresh;
+
 /// Bytes of rows that wait in memory for the end of their transaction.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
@@ -58,13 +60,28 @@ impl Waiting {
         Ok(())
     }
 
-    /// Writes what waits; `position` is the feed's last one, and nothing more comes.
-    pub(crate) fn finish(&mut self, conn: &Connection, position: Position) -> rusqlite::Result<()> {
-        self.write(conn, position)?;
-        match self.early.take() {
-            Some(early) => place(conn, early, position),
-            None => Ok(()),
+    /// Writes what waits; `position` is the feed's last one, and nothing more comes. What was written is now in
+    /// `fresh`, if it is all that the transaction wrote.
+    pub(crate) fn finish(
+        &mut self,
+        conn: &Connection,
+        position: Position,
+        epochs: &[Epoch],
+        fresh: &mut Fresh,
+    ) -> rusqlite::Result<()> {
+        if let Some(early) = self.early.take() {
+            self.write(conn, position)?;
+            fresh.reset();
+            return place(conn, early, position);
         }
+        self.bytes = 0;
+        for pending in self.rows.drain(..) {
+            insert(conn, &pending, position)?;
+            let Pending { seq, at, envelope, row, .. } = pending;
+            let (epoch, number) = outbox::number(epochs, seq);
+            fresh.push(OutboxRecord { seq, at, envelope: envelope.to_vec(), row, epoch, number, position });
+        }
+        Ok(())
     }
 
     fn write(&mut self, conn: &Connection, position: Position) -> rusqlite::Result<()> {

@@ -20,6 +20,7 @@ use crate::open::{self, OpenError};
 use crate::options::Options;
 use crate::prepare::{self, Origin};
 use crate::reader::Readers;
+use crate::recent::Recent;
 use crate::sql::Sql;
 use crate::stats::{GroupCounts, Groups};
 use crate::writer::{self, Append, Guard, Tail, Transact, Transaction, Work, Writer};
@@ -41,6 +42,7 @@ struct Inner {
     board: Arc<Board>,
     guard: Arc<Guard>,
     groups: Arc<Groups>,
+    recent: Arc<Recent>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -63,6 +65,7 @@ impl Sqlite {
         let guard = Arc::new(Guard::new(options.closure_limit));
         let board = Arc::new(Board::default());
         let groups = Arc::new(Groups::default());
+        let recent = Arc::new(Recent::default());
         let (set_end, end) = watch::channel(Tail::start(chain::genesis(id)));
         let readers = Readers::start(&options).map_err(thread)?;
         let (mut jobs, mut writer) = (None, None);
@@ -76,6 +79,7 @@ impl Sqlite {
                 jobs: receiver,
                 end: set_end,
                 groups: Arc::clone(&groups),
+                recent: Arc::clone(&recent),
             };
             let spawn = std::thread::Builder::new().name("mainstay-write".into());
             writer = Some(spawn.spawn(move || work.run()).map_err(thread)?);
@@ -91,7 +95,8 @@ impl Sqlite {
         }
         let writer = Mutex::new(writer);
         let path = options.path;
-        Ok(Self { inner: Arc::new(Inner { id, path, jobs, readers, end, board, guard, groups, writer }) })
+        let inner = Inner { id, path, jobs, readers, end, board, guard, groups, recent, writer };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The file.
@@ -334,6 +339,10 @@ impl Store for Sqlite {
             .readers
             .read(move |conn, _, _| Ok(outbox::unsent(conn, after, max)?.map_err(damaged)))
             .await
+    }
+
+    fn outbox_recent(&self, after: u64, max: usize) -> Option<Vec<OutboxRecord>> {
+        self.inner.recent.after(after, limits::page(max))
     }
 
     async fn outbox_status(&self) -> Result<OutboxStatus, ReadError> {

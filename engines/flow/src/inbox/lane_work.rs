@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_envelope::{Context, Monotonic, Producer};
-use mainstay_event_store::{Abort, AppendError, Position, ReadError, Refusal, Retry, Store, TransactError};
+use mainstay_event_store::{Position, Store};
 use mainstay_messaging::{Log, Offset, RECHECK};
 use mainstay_resilience::retry::Checked;
 
@@ -17,6 +17,7 @@ use super::parking::release::{RELEASE_MAX, Rules, Stopped, failed, obey, release
 use super::parking::rows::{KeyRow, Look};
 use super::parking::state::Status;
 use super::route::Route;
+use super::trouble::{Ended, Trouble};
 use crate::pace::Pace;
 use crate::saga::{Failure, Reactor};
 
@@ -50,6 +51,8 @@ pub(super) struct Place {
     pub(super) carried: Option<Carried>,
     /// The log was read once: what retention takes from now on is missed.
     pub(super) begun: bool,
+    /// Nothing followed the last page when it was read: the log says when there is more.
+    drained: bool,
     /// Of each producer, its epoch and the mark up to which everything was looked at.
     pub(super) marks: HashMap<Producer, (u32, u64)>,
 }
@@ -69,24 +72,6 @@ enum Turn {
     Placed,
     Worked,
     Idle,
-}
-
-/// Why a step did not succeed.
-pub(super) enum Trouble {
-    /// It may pass.
-    Passing(String),
-    /// Somebody else moved the checkpoint, or changed what is parked: read it again, at once.
-    Elsewhere,
-    /// It will not pass.
-    Fatal(FollowError),
-}
-
-/// How a transaction ended that was not committed.
-pub(super) enum Ended {
-    Stopped(Stopped),
-    /// The store dropped the closure for something it did, nobody knows for which message.
-    Dropped(Refusal),
-    Trouble(Trouble),
 }
 
 pub(super) struct LaneWork<'a, S, L, R> {
@@ -163,6 +148,9 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             self.look(cx, place).await?;
         }
         let released = self.release_due(cx, place).await?;
+        if std::mem::take(&mut place.drained) {
+            return self.at_end(cx, place, released).await;
+        }
         let from = place.carried.as_ref().map_or(place.at, |carried| carried.next);
         let page = match place.ahead.take().filter(|page| page.from == from) {
             Some(page) => page,
@@ -171,19 +159,26 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             None => self.read(from).await.map_err(|_| Trouble::Elsewhere)?,
         };
         if page.next == from {
-            let due = place.carried.as_ref().is_some_and(|carried| cx.now() >= carried.since + RECHECK);
-            if due {
-                self.hand_over(cx, place).await?;
-            }
-            return Ok(if released || due { Turn::Worked } else { Turn::Idle });
+            return self.at_end(cx, place, released).await;
         }
+        let drained = page.at_end;
         if self.has_no_effect(&page) {
             self.carry(cx, place, &page).await?;
         } else {
             let page = self.with_carried(place, page);
             self.handle(cx, place, page).await?;
         }
+        place.drained = drained;
         Ok(Turn::Worked)
+    }
+
+    /// Nothing is left to be read.
+    async fn at_end(&self, cx: &Context, place: &mut Place, released: bool) -> Result<Turn, Trouble> {
+        let due = place.carried.as_ref().is_some_and(|carried| cx.now() >= carried.since + RECHECK);
+        if due {
+            self.hand_over(cx, place).await?;
+        }
+        Ok(if released || due { Turn::Worked } else { Turn::Idle })
     }
 
     /// Where the lane stands, by what is on disk.
@@ -202,6 +197,7 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
             ahead: None,
             carried: None,
             begun: row.begun,
+            drained: false,
             marks: HashMap::new(),
         };
         self.reload(&mut place).await?;
@@ -400,81 +396,6 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
         self.route.log.wait_past(&self.route.topic, self.lane.partition, Offset(at), at_most).await;
     }
 
-    pub(super) async fn transact<T: Send + 'static>(
-        &self,
-        cx: &Context,
-        closure: impl Fn(&S::Tx) -> Result<T, Abort<Stopped>> + Send + 'static,
-    ) -> Result<T, Ended> {
-        let refusal = match self.route.store.transact(cx, closure).await {
-            Ok(done) => return Ok(done.value),
-            Err(TransactError::User(stopped)) => return Err(Ended::Stopped(stopped)),
-            // The checkpoint tells what was written.
-            Err(TransactError::Store(AppendError::Unknown { why })) => {
-                return Err(Ended::Trouble(Trouble::Passing(why)));
-            }
-            Err(TransactError::Store(AppendError::Refused(refusal))) => refusal,
-        };
-        Err(match &refusal {
-            Refusal::CheckpointMoved { consumer, .. } if *consumer == self.lane.checkpoint => {
-                Ended::Trouble(Trouble::Elsewhere)
-            }
-            refusal if refusal.retry() == Retry::Later => {
-                Ended::Trouble(Trouble::Passing(refusal.to_string()))
-            }
-            // Not the message's doing, and it will not pass.
-            Refusal::Unavailable { .. } => {
-                let (group, topic) = self.names();
-                Ended::Trouble(Trouble::Fatal(FollowError::Store { group, topic, why: refusal }))
-            }
-            _ => Ended::Dropped(refusal),
-        })
-    }
-
-    /// What a transaction's end means where no single message can be at fault.
-    pub(super) fn trouble(&self, ended: Ended) -> Trouble {
-        match ended {
-            Ended::Trouble(trouble) => trouble,
-            Ended::Stopped(Stopped::Full) => Trouble::Passing(format!(
-                "{} has parked as many messages of {} as it may ({}): nothing more is handled until some are \
-                 released or discarded",
-                self.lane.group, self.lane.topic, self.route.parked_max
-            )),
-            Ended::Stopped(Stopped::Stale) => Trouble::Elsewhere,
-            Ended::Stopped(Stopped::At(_, failure)) => Trouble::Passing(failure.to_string()),
-            Ended::Dropped(why) => {
-                let (group, topic) = self.names();
-                Trouble::Fatal(FollowError::Store { group, topic, why })
-            }
-        }
-    }
-
-    async fn wait_out(
-        &self,
-        cx: &Context,
-        pace: &mut Pace,
-        trouble: Trouble,
-        place: &mut Option<Place>,
-    ) -> Result<(), FollowError> {
-        // Whatever it was: the checkpoint knows what was handled.
-        *place = None;
-        match trouble {
-            Trouble::Fatal(error) => Err(error),
-            Trouble::Elsewhere => Ok(()),
-            Trouble::Passing(why) => {
-                self.tell(&why);
-                pace.again(cx).await.map_err(|reason| {
-                    let (group, topic) = self.names();
-                    FollowError::GaveUp {
-                        group,
-                        topic,
-                        tries: pace.failures(),
-                        why: format!("{why}; {reason}"),
-                    }
-                })
-            }
-        }
-    }
-
     fn rules(&self, cx: &Context) -> Rules {
         let settings: Checked = self.route.parking;
         Rules { settings, parked_max: self.route.parked_max, draw: cx.next_u64() }
@@ -482,19 +403,5 @@ impl<'a, S: Store, L: Log, R: Reactor<S>> LaneWork<'a, S, L, R> {
 
     pub(super) fn rows(&self) -> Look<'_, S> {
         Look { store: &self.route.store, views: &self.route.views, lane: self.lane }
-    }
-
-    pub(super) fn names(&self) -> (String, String) {
-        (self.lane.group.clone(), self.lane.topic.clone())
-    }
-
-    pub(super) fn reading(&self, why: ReadError) -> Trouble {
-        match why {
-            ReadError::Unavailable { passing: true, .. } => Trouble::Passing(why.to_string()),
-            why => {
-                let (group, topic) = self.names();
-                Trouble::Fatal(FollowError::Read { group, topic, why })
-            }
-        }
     }
 }

@@ -113,6 +113,7 @@ mod reading;
 mod request;
 mod route;
 mod telling;
+mod trouble;
 
 pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, ParkedKey};
 pub use error::{BadFollower, FollowError};

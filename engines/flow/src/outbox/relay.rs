@@ -75,6 +75,8 @@ impl<S: fmt::Debug, L: fmt::Debug> fmt::Debug for Relay<S, L> {
 pub struct Running {
     /// Everything up to this row is published.
     cursor: u64,
+    /// The rows published last were all that this process had committed: it says when there are more.
+    drained: bool,
     /// Rows up to this one go out whether they are marked or not: the log lacks them.
     again_to: u64,
     /// Rows published so far.
@@ -101,6 +103,8 @@ struct Batch {
     rows: Vec<OutboxRecord>,
     /// The last transaction goes on after them.
     cut: bool,
+    /// They are the last ones that this process has committed.
+    drained: bool,
 }
 
 impl<S: Store, L: Log> Relay<S, L> {
@@ -178,7 +182,7 @@ impl<S: Store, L: Log> Relay<S, L> {
                             if self.prune_some(cx, running).await? { PRUNE_PAUSE } else { PRUNE_EVERY };
                         running.prune_at = cx.now() + pause;
                     }
-                    if !published {
+                    if !published || std::mem::take(&mut running.drained) {
                         self.idle(cx, running).await?;
                     }
                 }
@@ -220,6 +224,7 @@ impl<S: Store, L: Log> Relay<S, L> {
         let restored::Found { cursor, again_to, orphans } = found;
         Ok(Running {
             cursor,
+            drained: false,
             again_to,
             published: 0,
             unmarked: Vec::new(),
@@ -244,7 +249,7 @@ impl<S: Store, L: Log> Relay<S, L> {
                 (running.cursor, running.again_to) = (0, 0);
                 batch = self.batch(cx, running).await?;
             }
-            let Batch { rows, cut } = batch;
+            let Batch { rows, cut, drained } = batch;
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
                 self.tell_held(running);
                 return Ok(false);
@@ -282,7 +287,7 @@ impl<S: Store, L: Log> Relay<S, L> {
                     running.published += published;
                     self.note_met(running, &seqs, &met);
                     running.unmarked.extend(seqs);
-                    running.cursor = last;
+                    (running.cursor, running.drained) = (last, drained);
                     if running.gaps >= GAPS_MAX {
                         self.close_gaps(cx, running).await?;
                     }
@@ -386,17 +391,13 @@ impl<S: Store, L: Log> Relay<S, L> {
 
     /// The rows to publish next: whole transactions, as far as they fit.
     async fn batch(&self, cx: &Context, running: &Running) -> Result<Batch, RelayError> {
-        let mut pace = Pace::new(cx, self.settings);
-        let mut rows = loop {
-            let again = running.cursor < running.again_to;
-            let read = match again {
-                true => self.store.outbox_after(running.cursor, self.batch_max).await,
-                false => self.store.outbox_unsent(running.cursor, self.batch_max).await,
-            };
-            match read {
-                Ok(rows) => break rows,
-                Err(error) => self.wait_out(cx, &mut pace, error.into()).await?,
-            }
+        let again = running.cursor < running.again_to;
+        // After the cursor nothing is marked: only this relay marks, and it has not come there yet.
+        let recent = if again { None } else { self.store.outbox_recent(running.cursor, self.batch_max) };
+        let was_recent = recent.is_some();
+        let mut rows = match recent {
+            Some(rows) => rows,
+            None => self.read(cx, running.cursor, again).await?,
         };
         let (mut bytes, mut fit) = (0, 0);
         for row in &rows {
@@ -419,7 +420,22 @@ impl<S: Store, L: Log> Relay<S, L> {
             }
             rows.truncate(whole);
         }
-        Ok(Batch { rows, cut })
+        Ok(Batch { rows, cut, drained: was_recent && !ended })
+    }
+
+    /// Rows after the cursor, those that are marked only where they go out again.
+    async fn read(&self, cx: &Context, cursor: u64, again: bool) -> Result<Vec<OutboxRecord>, RelayError> {
+        let mut pace = Pace::new(cx, self.settings);
+        loop {
+            let read = match again {
+                true => self.store.outbox_after(cursor, self.batch_max).await,
+                false => self.store.outbox_unsent(cursor, self.batch_max).await,
+            };
+            match read {
+                Ok(rows) => return Ok(rows),
+                Err(error) => self.wait_out(cx, &mut pace, error.into()).await?,
+            }
+        }
     }
 
     /// Is the row after this one of the same transaction?

@@ -146,6 +146,7 @@ macro_rules! conformance_suite {
             relay::a_prune_removes_a_sent_prefix,
             relay::a_new_epoch_numbers_rows_anew,
             relay::an_outbox_has_one_topic,
+            relay::what_is_recent_is_what_is_recorded,
             checkpoints::checkpoints_move_only_from_where_they_are,
             inbox::inbox_marks_make_an_effect_happen_once,
             inbox::the_inbox_remembers_for_ever_in_bounded_space,

@@ -13,16 +13,15 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::options::LogOptions;
@@ -148,14 +147,12 @@ fn followers(folder: &Path) -> Vec<PathBuf> {
     sockets.take(FOLLOWERS_MAX).collect()
 }
 
-/// The follower's side: a socket, and a thread that waits at it.
+/// The follower's side: a socket, and a task that waits at it, on the runtime of whoever waits for the log.
+///
+/// A task and not a thread: the reactor's own wake-up is then the only one between a ring and its follower.
 pub(super) struct Doorbell {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
     options: LogOptions,
+    grown: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -163,49 +160,35 @@ struct Shared {
 struct State {
     /// What hangs out now.
     socket: Option<(PathBuf, UnixDatagram)>,
+    listening: Option<JoinHandle<()>>,
     failure: Option<String>,
-    over: bool,
 }
 
-fn bind(folder: &Path) -> Result<(PathBuf, UnixDatagram, UnixDatagram), String> {
+fn bind(folder: &Path) -> Result<(PathBuf, UnixDatagram), String> {
     make(folder)?;
     let path = folder.join(&Uuid::new_v4().simple().to_string()[..16]);
-    let socket = UnixDatagram::bind(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let kept = socket.try_clone().map_err(|error| error.to_string())?;
-    Ok((path, kept, socket))
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let socket = UnixDatagram::bind(&path).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    Ok((path, socket))
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hangs out a socket; none when that is not possible, or nobody wants one any more.
-    fn hang(&self) -> Option<UnixDatagram> {
+impl State {
+    /// Hangs out a socket, if that is possible.
+    fn hang(&mut self, options: &LogOptions) {
         // Twice: whoever took down the last socket may remove the folder between its making and its use.
-        let bound = place(&self.options).and_then(|folder| bind(&folder).or_else(|_| bind(&folder)));
-        let mut state = self.lock();
+        let bound = place(options).and_then(|folder| bind(&folder).or_else(|_| bind(&folder)));
         match bound {
-            Ok((path, _, _)) if state.over => {
-                let _ = fs::remove_file(path); // ours, just made
-                None
-            }
-            Ok((path, kept, socket)) => {
-                state.failure = None;
-                state.socket = Some((path, kept));
-                Some(socket)
-            }
-            Err(why) => {
-                state.failure = Some(why);
-                None
-            }
+            Ok(socket) => (self.socket, self.failure) = (Some(socket), None),
+            Err(why) => self.failure = Some(why),
         }
     }
 
-    fn take_down(state: &mut State) {
-        if let Some((path, socket)) = state.socket.take() {
-            // Wakes the thread that waits at it.
-            let _ = socket.shutdown(Shutdown::Both);
+    fn take_down(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+        }
+        if let Some((path, _)) = self.socket.take() {
             let _ = fs::remove_file(&path); // may be gone already
             // Only while nobody else's socket is in it; the next one makes it again.
             let _ = path.parent().map(fs::remove_dir);
@@ -216,71 +199,61 @@ impl Shared {
 impl Doorbell {
     /// Hangs out a doorbell that counts `grown` up. Where none can be hung out, it is tried again when
     /// [mended](Self::mend).
-    pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { options: options.clone(), state: Mutex::default() });
-        let first = shared.hang();
-        let own = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("mainstay-bell".into())
-            .spawn(move || wait(&own, first, &grown))?;
-        Ok(Self { shared, thread: Some(thread) })
+    pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>) -> Self {
+        let mut state = State::default();
+        state.hang(options);
+        Self { options: options.clone(), grown, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn failure(&self) -> Option<String> {
-        self.shared.lock().failure.clone()
+        self.lock().failure.clone()
+    }
+
+    /// Sees to it that somebody listens. Called on a runtime, by whoever is about to wait: the one that listened may
+    /// have ended with another runtime.
+    pub(super) fn listen(&self) {
+        let mut state = self.lock();
+        if state.listening.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let Some((_, socket)) = &state.socket else { return };
+        let listens = socket.try_clone().and_then(tokio::net::UnixDatagram::from_std);
+        match listens {
+            Ok(bell) => state.listening = Some(tokio::spawn(heard(bell, self.grown.clone()))),
+            Err(error) => state.failure = Some(error.to_string()),
+        }
     }
 
     /// Called after a time without a ring: hangs out another socket if this one was removed, or none could be.
     pub(super) fn mend(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.lock();
         if state.socket.as_ref().is_some_and(|(path, _)| path.exists()) {
             return;
         }
-        Shared::take_down(&mut state);
+        state.take_down();
+        state.hang(&self.options);
         drop(state);
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
+        self.listen();
+        // What was rung while nothing hung out.
+        self.grown.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
 impl Drop for Doorbell {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.over = true;
-        Shared::take_down(&mut state);
-        drop(state);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // It has nothing to wait for any more.
-            let _ = thread.join();
-        }
+        self.lock().take_down();
     }
 }
 
-fn wait(shared: &Shared, first: Option<UnixDatagram>, grown: &watch::Sender<u64>) {
-    let mut socket = first;
+/// Counts rings until the socket fails. Whoever waits next lets somebody listen again.
+async fn heard(bell: tokio::net::UnixDatagram, grown: watch::Sender<u64>) {
     let mut byte = [0; 8];
-    while !shared.lock().over {
-        let Some(bell) = &socket else {
-            std::thread::park();
-            socket = if shared.lock().over { None } else { shared.hang() };
-            // What was rung while nothing hung out.
-            grown.send_modify(|count| *count = count.wrapping_add(1));
-            continue;
-        };
-        match bell.recv(&mut byte) {
-            Ok(1..) => grown.send_modify(|count| *count = count.wrapping_add(1)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Taken down: for good, or to be hung out anew.
-            _ => {
-                let mut state = shared.lock();
-                Shared::take_down(&mut state);
-                let over = state.over;
-                drop(state);
-                socket = if over { None } else { shared.hang() };
-            }
-        }
+    while bell.recv(&mut byte).await.is_ok() {
+        grown.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod append;
 mod bell;
+mod ends;
 mod error;
 mod offsets;
 mod open;
@@ -50,6 +51,7 @@ use crate::reader::Readers;
 use crate::stats::{GroupCounts, Groups};
 use append::Prepared;
 use bell::Doorbell;
+use ends::Ends;
 use open::Identity;
 use queue::{Job, Queue};
 use writer::Writer;
@@ -69,6 +71,7 @@ struct Inner {
     readers: Readers,
     /// Counts what may have made the log grow.
     grown: watch::Sender<u64>,
+    ends: Ends,
     /// None for the writer, which needs nobody to tell it.
     bell: Option<Doorbell>,
     groups: Arc<Groups>,
@@ -114,13 +117,25 @@ impl EmbeddedLog {
         let spawned = std::thread::Builder::new().name("mainstay-log".into()).spawn(move || work.run());
         let writer = Mutex::new(Some(spawned.map_err(|error| thread(&options, &error))?));
         let identity = Arc::new(OnceLock::from(identity));
-        let inner =
-            Inner { options, identity, queue: Some(queue), readers, grown, bell: None, groups, writer };
+        let inner = Inner {
+            options,
+            identity,
+            queue: Some(queue),
+            readers,
+            grown,
+            ends: Ends::default(),
+            bell: None,
+            groups,
+            writer,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Follows a log that another process writes. Nothing is written; the file need not be there yet: until it
     /// is, every page is empty, wherever the reader stands.
+    ///
+    /// The doorbell is heard by the runtime's own I/O: waiting for a followed log panics on a runtime that was built
+    /// without it (`enable_io`).
     ///
     /// # Errors
     /// When the file is there and is no log, or no thread can be started. What becomes wrong with it later is
@@ -133,10 +148,11 @@ impl EmbeddedLog {
         }
         let readers = Readers::start(&options.for_readers()).map_err(|error| thread(&options, &error))?;
         let grown = watch::channel(0).0;
-        let bell = Doorbell::hang(&options, grown.clone()).map_err(|error| thread(&options, &error))?;
+        let bell = Doorbell::hang(&options, grown.clone());
         let (queue, writer) = (None, Mutex::new(None));
         let groups = Arc::default();
-        let inner = Inner { options, identity, queue, readers, grown, bell: Some(bell), groups, writer };
+        let (bell, ends) = (Some(bell), Ends::default());
+        let inner = Inner { options, identity, queue, readers, grown, ends, bell, groups, writer };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -260,9 +276,11 @@ impl Log for EmbeddedLog {
         max: usize,
     ) -> Result<Page, ReadError> {
         self.check_partition(partition)?;
-        let topic = topic.clone();
+        // Before the read: what is rung for later may not be in it.
+        let rung = *self.inner.grown.borrow();
+        let own = topic.clone();
         let read = move |conn: &Connection, _| {
-            read::page(conn, &topic, partition, after, max).map(|page| page.map(Some))
+            read::page(conn, &own, partition, after, max).map(|page| page.map(Some))
         };
         let Some(page) = self.read_with(None, read).await? else {
             // Without a file nobody knows an end: the producer starts later, or its disk is not mounted yet.
@@ -270,6 +288,9 @@ impl Log for EmbeddedLog {
         };
         if after > page.end {
             return Err(ReadError::PastEnd { asked: after, ends: page.end });
+        }
+        if page.at_end() {
+            self.inner.ends.note(topic, partition, page.end, rung);
         }
         Ok(page)
     }
@@ -282,16 +303,24 @@ impl Log for EmbeddedLog {
 
     async fn wait_past(&self, topic: &Topic, partition: u32, after: Offset, at_most: Duration) {
         let mut grown = self.inner.grown.subscribe();
+        if let Some(bell) = &self.inner.bell {
+            bell.listen();
+        }
         let wait = async {
+            let rung = *grown.borrow_and_update();
+            // Who has just read up to the end need not look there once more.
+            let mut looked = self.inner.ends.is(topic, partition, after, rung);
             loop {
-                grown.mark_unchanged();
                 // A read that fails tells its reason to whoever reads next; the waiter is not the one to judge.
-                if self.end(topic, partition).await.map_or(true, |end| end > after) {
+                if !looked && self.end(topic, partition).await.map_or(true, |end| end > after) {
                     return;
                 }
-                if tokio::time::timeout(RECHECK, grown.changed()).await.is_err()
-                    && let Some(bell) = &self.inner.bell
-                {
+                match tokio::time::timeout(RECHECK, grown.changed()).await {
+                    // Whoever waits reads next, and sees by that whether it was this partition.
+                    Ok(_) => return,
+                    Err(_) => looked = false,
+                }
+                if let Some(bell) = &self.inner.bell {
                     bell.mend();
                 }
             }

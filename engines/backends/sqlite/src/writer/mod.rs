@@ -74,6 +74,7 @@ pub(crate) struct Writer {
     pub(crate) jobs: mpsc::Receiver<Box<dyn Work>>,
     pub(crate) end: watch::Sender<Tail>,
     pub(crate) groups: Arc<crate::stats::Groups>,
+    pub(crate) recent: Arc<crate::recent::Recent>,
 }
 
 impl Writer {
@@ -252,6 +253,8 @@ impl Writer {
             return Err(why);
         }
         let end = tx.tail();
+        // Before anybody is told that there is more.
+        tx.hand_over(&self.recent);
         self.groups.note(group.len(), end.position.0 - before.position.0);
         for job in group.drain(..) {
             job.end(self.store, End::Committed);

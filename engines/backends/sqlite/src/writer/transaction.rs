@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::outbox::check_topic;
+use mainstay_event_store::outbox::{Epoch, check_topic};
 use mainstay_event_store::{Hash, Position, Refusal, StreamName, Topic, Version};
 use rusqlite::Connection;
 
@@ -15,6 +16,7 @@ use crate::error::{Kind, LOST, kind, refusal};
 use crate::marks::Marks;
 use crate::outbox::{self, Waiting};
 use crate::prepare::Origin;
+use crate::recent::{Fresh, Recent};
 use crate::select::{self, Names};
 use crate::views;
 
@@ -30,6 +32,10 @@ pub struct Transaction {
     pub(super) views: RefCell<views::Known>,
     pub(super) waiting: RefCell<Waiting>,
     pub(super) marks: RefCell<Marks>,
+    /// What the group adds to the rows that are kept in memory.
+    pub(super) fresh: RefCell<Fresh>,
+    /// The outbox's epochs, when they were looked for.
+    epochs: RefCell<Option<Rc<[Epoch]>>>,
     /// The outbox's, when a row of it was written or looked for.
     topic: RefCell<Option<Topic>>,
     /// A write failed inside the engine: what the closure says no longer counts.
@@ -86,6 +92,8 @@ impl Transaction {
             views: RefCell::default(),
             waiting: RefCell::default(),
             marks: RefCell::default(),
+            fresh: RefCell::default(),
+            epochs: RefCell::default(),
             topic: RefCell::default(),
             broken: RefCell::default(),
             refused: RefCell::default(),
@@ -114,6 +122,11 @@ impl Transaction {
             let _ = self.conn.execute_batch("rollback");
         }
         self.forget();
+    }
+
+    /// After the commit: the outbox rows of the group, for the relay.
+    pub(crate) fn hand_over(&self, recent: &Recent) {
+        recent.commit(&mut self.fresh.borrow_mut());
     }
 
     /// Is the transaction gone, rolled back by the engine or by a conflict clause?
@@ -151,6 +164,7 @@ impl Transaction {
     /// Sets the tail back and forgets what may have been rolled back with it.
     pub(crate) fn restore(&self, tail: Tail) {
         self.tail.set(tail);
+        self.fresh.borrow_mut().truncate(tail.outbox);
         self.forget();
     }
 
@@ -161,6 +175,23 @@ impl Transaction {
         self.views.borrow_mut().clear();
         self.marks.borrow_mut().clear();
         self.topic.replace(None);
+        self.epochs.replace(None);
+        self.fresh.borrow_mut().reset();
+    }
+
+    /// Gives up what is known of the outbox's rows and epochs: they are numbered anew.
+    pub(super) fn forget_epochs(&self) {
+        self.epochs.replace(None);
+        self.fresh.borrow_mut().reset();
+    }
+
+    fn epochs(&self) -> rusqlite::Result<Rc<[Epoch]>> {
+        if let Some(epochs) = &*self.epochs.borrow() {
+            return Ok(Rc::clone(epochs));
+        }
+        let epochs: Rc<[Epoch]> = outbox::epochs(&self.conn)?.into();
+        self.epochs.replace(Some(Rc::clone(&epochs)));
+        Ok(epochs)
     }
 
     /// Reads the tail from the file, since another process may have moved it.
@@ -184,7 +215,10 @@ impl Transaction {
             return Ok(());
         }
         let position = self.tail.get().position;
-        self.ask(|conn| self.waiting.borrow_mut().finish(conn, position))
+        self.ask(|conn| {
+            let epochs = self.epochs()?;
+            self.waiting.borrow_mut().finish(conn, position, &epochs, &mut self.fresh.borrow_mut())
+        })
     }
 
     /// The first refusal that the closure was given, if any.

@@ -79,6 +79,7 @@ impl Tx for Transaction {
 
     fn outbox_sent(&self, seqs: &[u64]) -> Result<(), Refusal> {
         let runs = self.noted(runs(seqs, self.tail.get().outbox))?;
+        self.fresh.borrow_mut().marked(runs.last().map_or(0, |run| run.last));
         self.ask(|conn| runs.into_iter().try_for_each(|run| outbox::mark(conn, run)))
     }
 
@@ -95,6 +96,7 @@ impl Tx for Transaction {
         let (present, pruned_to) = self.ask(outbox::before_epoch)?;
         let next = self.noted(present.next(after, self.tail.get().outbox, pruned_to))?;
         self.ask(|conn| outbox::open_epoch(conn, next))?;
+        self.forget_epochs();
         Ok(next.epoch)
     }
 
