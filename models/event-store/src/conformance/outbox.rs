@@ -94,7 +94,7 @@ pub async fn an_outbox_row_carries_the_mark_of_its_receipt<H: Harness>(harness: 
                         publish()?;
                         Ok(())
                     });
-                    receipts.push((format!("{task}/{round}"), ended.await.unwrap().receipt));
+                    receipts.push((format!("{task}/{round}"), (kind < 3, ended.await.unwrap().receipt)));
                 }
                 receipts
             })
@@ -107,9 +107,16 @@ pub async fn an_outbox_row_carries_the_mark_of_its_receipt<H: Harness>(harness: 
     let rows = other.outbox_after(0, 1_000).await.unwrap();
     assert_eq!(rows.len(), TASKS * 8 * 2);
     for row in &rows {
-        let receipt = receipts[std::str::from_utf8(&row.row.payload).unwrap()];
-        assert_eq!(row.position.0, receipt.mark(), "{row:?}");
-        settled(harness, &other, &receipt).await;
+        let (has_events, receipt) = receipts[std::str::from_utf8(&row.row.payload).unwrap()];
+        let end = settled(harness, &other, &receipt).await;
+        if harness.features().positions_at_commit {
+            assert_eq!(row.position.0, receipt.mark(), "{row:?}");
+        } else if has_events {
+            assert_eq!(row.position, end, "{row:?}");
+        } else {
+            // Without events of its own it stands where the feed was; where it is asked for, the feed may be further.
+            assert!(row.position <= end, "{row:?}");
+        }
     }
     assert!(rows.windows(2).all(|pair| pair[0].position <= pair[1].position), "positions go backwards");
 
@@ -124,7 +131,7 @@ pub async fn an_outbox_row_carries_the_mark_of_its_receipt<H: Harness>(harness: 
         }
         Ok(())
     });
-    let receipt = large.await.unwrap().receipt;
+    let end = settled(harness, &other, &large.await.unwrap().receipt).await;
     let mut found = Vec::new();
     loop {
         let after = (rows.len() + found.len()) as u64;
@@ -134,7 +141,7 @@ pub async fn an_outbox_row_carries_the_mark_of_its_receipt<H: Harness>(harness: 
         }
         found.extend(page.into_iter().map(|row| (row.row.payload.len(), row.position.0)));
     }
-    assert_eq!(found, vec![(limits::ROW_BYTES_MAX, receipt.mark()); 10]);
+    assert_eq!(found, vec![(limits::ROW_BYTES_MAX, end.0); 10]);
 }
 
 /// What follows [`Tx::acting_for`] carries that fact's envelope and nothing else of it; what came before, and the
@@ -180,6 +187,7 @@ pub async fn acting_for_changes_the_envelope_of_what_follows<H: Harness>(harness
         expected.push(cx.fact());
     }
     store.append(&cx, act(&cx, &stream("alone"), Expected::Any)).await.unwrap();
+    caught_up(&store).await;
     let events = whole(&other, &stream("s")).await;
     let facts: Vec<_> = events.iter().map(|event| event.fact().unwrap()).collect();
     assert_eq!(facts, expected);
