@@ -6,11 +6,14 @@
 //! | feature | what | from |
 //! |---|---|---|
 //! | (always) | [`Context`], the event store's contract ([`store`]) | `mainstay-envelope`, `mainstay-event-store` |
+//! | `cache` | cache-aside, read-through, write-through, write-back: [`cache`] | `mainstay-resilience`, with `flow` its journal |
 //! | `flow` | deciders, projections, outbox and inbox, sagas, the given/when/then kit | `mainstay-flow` |
 //! | `checkpoints` | signed heads of a store's chain ([`store::chain`]) | `mainstay-event-store` |
 //! | `messaging` | the contract for messages between services ([`messaging`]) | `mainstay-messaging` |
+//! | `postgres` | the store on PostgreSQL, and joining the user's own sqlx transaction ([`postgres`]) | `mainstay-postgres` |
 //! | `sqlite` | the store on one file | `mainstay-sqlite` |
-//! | `resilience` | retry rules | `mainstay-resilience` |
+//! | `resilience` | policies for calls: timeout, retry, hedge, circuit breaker, bulkhead, limits ([`resilience`]) | `mainstay-resilience` |
+//! | `runtime` | the frame of a process: a CPU pool, a watchdog, supervised children ([`runtime`]) | `mainstay-runtime` |
 //!
 //! It is not a database, a broker or a consensus system: where those are needed, it uses existing ones.
 //! The project's README shows the whole; `docs/guide` has a chapter for each pattern.
@@ -25,7 +28,15 @@ pub use mainstay_flow as flow;
 pub use mainstay_flow::{CommandError, Commands, Decider, Done, Event, command, projection};
 #[cfg(feature = "messaging")]
 pub use mainstay_messaging as messaging;
+#[cfg(feature = "postgres")]
+pub use mainstay_postgres as postgres;
+#[cfg(feature = "cache")]
+pub use mainstay_resilience::cache;
+#[cfg(feature = "resilience")]
+pub use mainstay_resilience as resilience;
 #[cfg(feature = "resilience")]
 pub use mainstay_resilience::retry;
+#[cfg(feature = "runtime")]
+pub use mainstay_runtime as runtime;
 #[cfg(feature = "sqlite")]
 pub use mainstay_sqlite as sqlite;

@@ -139,7 +139,7 @@ async fn add(folder: &Path, clients: u32, records: u64) -> Result<redis::Measure
 }
 
 /// A word on long work, if somebody is looking.
-fn progress(text: &str) {
+pub(crate) fn progress(text: &str) {
     let mut stderr = std::io::stderr().lock();
     if stderr.is_terminal() {
         // Nobody is left to tell when standard error is gone.

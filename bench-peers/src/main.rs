@@ -1,10 +1,12 @@
-//! Comparisons of the store with other software, in one run on one machine: today Redis.
+//! Comparisons of the stores with other software, in one run on one machine: the file with Redis, and on PostgreSQL
+//! with the design that others have there (`cargo xtask bench -- postgres --url …`).
 //!
 //! `cargo xtask bench` builds and runs it. It is no default member and no part of a lane: a peer has to be
 //! installed, and how fast it is at this moment is no property of a change.
 
 mod compare;
 mod cpu;
+mod postgres;
 mod redis;
 
 // One piece of measuring code for both programs. It lies in the binary's folder, because `mainstay bench` ships
@@ -20,6 +22,8 @@ mod machine;
 mod ratio;
 #[path = "../../apps/cli/src/bench/rows.rs"]
 mod rows;
+#[path = "../../apps/cli/src/bench/postgres/server.rs"]
+mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,8 +45,10 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Needs redis-server and redis-benchmark: apt-get install redis-server.
 #[derive(Debug, Parser)]
-#[command(name = "bench-peers", version)]
+#[command(name = "bench-peers", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Where to write; needs about 1 GB, on the disk that is meant. Everything is removed at the end.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -63,6 +69,12 @@ struct Arguments {
     /// The figures as one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// What else is compared.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    Postgres(postgres::Arguments),
 }
 
 /// The run's own folder, removed at its end.
@@ -87,6 +99,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Other::Postgres(arguments)) = &arguments.other {
+        return on_postgres(arguments);
+    }
     let folder = arguments.dir.join(format!("mainstay-bench-peers-{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| {
         format!("{}: no folder could be made there; nothing was measured", folder.display())
@@ -111,6 +126,24 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+fn on_postgres(arguments: &postgres::Arguments) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime could be started; nothing was measured")?;
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = postgres::measure(arguments) => report,
+            interrupted = interrupted() => {
+                postgres::clean_up(arguments).await?;
+                interrupted
+            }
+        }
+    })?;
+    println!("{}", if arguments.json { serde_json::to_string(&report)? } else { report.to_string() });
+    Ok(())
+}
+
 /// Comes back, with an error, when somebody wants the program to end.
 async fn interrupted<T>() -> Result<T> {
     let mut terminate = signal(SignalKind::terminate()).context("signals can't be watched")?;
@@ -120,5 +153,5 @@ async fn interrupted<T>() -> Result<T> {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    bail!("interrupted; the server was ended and its folder is removed; nothing is reported")
+    bail!("interrupted; what was made for the run is removed; nothing is reported")
 }

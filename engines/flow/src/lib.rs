@@ -106,6 +106,7 @@
 //! - [`Work`](unit_of_work::Work): one transaction of a service, for request handlers and reactors alike.
 //! - [`Relay`](outbox::Relay): publishes what was decided. [`Follower`](inbox::Follower): handles what others
 //!   published, once. [`DeadLetters`](inbox::DeadLetters): what could not be handled, for operators.
+//! - `StoreJournal` (feature `journal`): where a write-back cache keeps what it has acknowledged.
 //! - [`Reactor`](saga::Reactor): a participant of a saga by choreography; [`inbox`] has an example of two.
 //!
 //! # When it fails
@@ -123,6 +124,8 @@ pub mod command;
 pub mod correlation;
 mod event;
 pub mod inbox;
+#[cfg(feature = "journal")]
+pub mod journal;
 pub mod outbox;
 mod pace;
 mod participant;

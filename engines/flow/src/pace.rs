@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mainstay_envelope::Context;
-use mainstay_resilience::retry::{Checked, Decision, Outcome, Reason, Safety, State, Unbudgeted};
+use mainstay_resilience::retry::{Checked, Decision, Reason, State, Unbudgeted};
+use mainstay_resilience::{Outcome, Safety};
 
 /// The retries of one piece of work, bound by its settings and by the deadline of its context.
 ///
@@ -23,7 +24,7 @@ impl Pace {
     /// After a failed try: waits as long as the rule says, or says why there is no further try. Every try
     /// that is repeated here is harmless: it wrote nothing, or it is known by its ids.
     pub(crate) async fn again(&mut self, cx: &Context) -> Result<(), Reason> {
-        match self.state.after(cx.now(), Outcome::transient(Safety::Safe), cx.next_u64()) {
+        match self.state.after(cx.now(), Outcome::TRANSIENT, Safety::Safe, cx.next_u64()) {
             Decision::RetryAfter(wait) => {
                 tokio::time::sleep(wait).await;
                 Ok(())

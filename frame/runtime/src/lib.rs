@@ -5,6 +5,8 @@
 //! * [`Lifeline`]: how a child learns that it is to finish and end.
 //! * [`Lock`]: one process at a time uses a folder.
 //! * [`logs`]: lines of several processes on one output.
+//! * [`cpu`]: a bounded pool for work that keeps a core busy.
+//! * [`watchdog`]: names the task that blocks its thread.
 //!
 //! ```text
 //!             supervisor ──── spawns, SIGTERM, SIGKILL ────► child
@@ -25,15 +27,21 @@
 //! * Nobody is stopped by a slow terminal, and no line of a child can grow this process's memory:
 //!   `tests/supervise.rs::a_flood_of_log_is_bounded`, and the tests in `logs`.
 //! * Draining ends: `tests/supervise.rs::a_child_that_will_not_end_is_killed`.
+//! * No more is computed at a time than there are threads, no more waits than may, and what nobody waits for any more is
+//!   not begun: `tests/cpu.rs`, and the tests in `cpu`.
+//! * A task that blocks its thread is named while it does: `tests/watchdog.rs::a_task_that_blocks_is_named_while_it_does`.
 //!
 //! # Its floor
 //! frame: it knows rules and terms, no model and no engine.
 
 mod announce;
+pub mod cpu;
 mod lifeline;
 mod lock;
 pub mod logs;
+mod setting;
 pub mod supervisor;
+pub mod watchdog;
 
 pub use announce::{Announcement, MARK};
 pub use lifeline::{Asked, Lifeline};

@@ -50,6 +50,7 @@ impl Seen {
                 name: (*name).to_owned(),
                 file: "/bin/sh".into(),
                 arguments: vec!["-c".into(), (*script).into()],
+                environment: Vec::new(),
                 for_good: vec![2],
             })
             .collect();
@@ -176,8 +177,11 @@ async fn what_can_not_be_started_is_told() {
         name: "a".into(),
         file: "/no/such/file".into(),
         arguments: Vec::new(),
+        environment: vec![("NAME".into(), "secret".into())],
         for_good: Vec::new(),
     }];
+    let shown = format!("{missing:?}");
+    assert!(shown.contains("NAME") && !shown.contains("secret"), "{shown}");
     let (_stop, stopped) = watch::channel(Stop::No);
     let cx = Context::system();
     let run = supervisor::run(&cx, settings, &missing, stopped, tell);

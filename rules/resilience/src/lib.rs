@@ -1,69 +1,141 @@
-//! What is decided when a call fails: pure rules that any client, server or worker can ask.
+//! What is decided when calls fail, are slow, or are too many: rules that any client, server or worker can wear.
 //!
 //! # What it is
 //!
-//! One room for each pattern. A rule is data that was checked ([`retry::Spec`]) and a state that answers
-//! ([`retry::State`]); the time and the random bits it needs are arguments, so the same inputs give the same
-//! verdict in a service, in a test and in a replay.
+//! One room for each pattern. A rule is data that was checked (`Spec`), a state that decides, and a tower layer that
+//! carries the decision out. In a state, time and random bits are arguments, so the same inputs give the same verdict in
+//! a service, in a test, in a simulation and in a replay. A [`Policy`] is the rules of one callee together, in the one order
+//! that [`stack`] draws, and the live state that all who call it share.
 //!
 //! | room | question it answers |
 //! |---|---|
+//! | [`timeout`] | is anybody still waiting for this? |
 //! | [`retry`] | this try failed: again, and when? |
+//! | [`hedge`] | this one is late: ask once more? |
+//! | [`circuit_breaker`] | is the callee well enough to be asked? |
+//! | [`bulkhead`] | is there room in the callee's compartment? |
+//! | [`rate_limit`] | does this come too often? |
+//! | [`load_shed`] | there is too much: who is served? |
+//! | [`fallback`] | it failed: something else instead? |
+//! | `cache` | is the answer known already? |
 //!
 //! # What it is not
 //!
-//! It makes no call, reads no clock, sleeps nowhere, spawns nothing and draws no chance: whoever asks does.
-//! It does not know HTTP, SQL or any error type: the caller says what a failure means.
+//! It makes no call: it wears a service, or a function, that does. It does not know what an answer means: a [`Classify`]
+//! says so (there are ready ones for HTTP and gRPC in [`http`]), nor what a request is: a [`Describe`] does. It has no
+//! global registry; a policy is a value that its user keeps.
 //!
 //! # Smallest example
 //!
 //! ```
-//! use mainstay_envelope::{Monotonic, RetryBucket};
-//! use mainstay_resilience::retry::{Decision, Outcome, Reason, Safety, Spec, State};
+//! use mainstay_resilience::{Breaker, EveryErrorIsTransient, Facts, Failed, Policy, Retry, Safety, Why};
 //! use std::time::Duration;
 //!
-//! let spec = Spec::exact(Duration::from_secs(1), Duration::from_secs(8)).check()?;
-//! let bucket = RetryBucket::new();                                // one for all calls of a client
-//! let mut now = Monotonic::default();                             // a clock's reading, here by hand
-//! let mut state = State::new(spec, now, None, &bucket);
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = Policy::outbound("payment")
+//!     .total(Duration::from_secs(2))
+//!     .attempt(Duration::from_millis(300))
+//!     .retry(Retry::full_jitter(Duration::from_millis(50), Duration::from_secs(1)))
+//!     .breaker(Breaker::failure_rate(0.5).over(10).minimum_calls(2).open_for(Duration::from_secs(5)))
+//!     .bulkhead(32, 64)
+//!     .build()?;
 //!
-//! let mut waits = Vec::new();
-//! let why = loop {
-//!     let failure = Outcome::transient(Safety::Safe);             // the call was made, and failed like this
-//!     match state.after(now, failure, 0) {
-//!         Decision::RetryAfter(wait) => { waits.push(wait.as_secs()); now = now + wait; }
-//!         Decision::GiveUp(reason) => break reason,
-//!     }
+//! let ask = async |answers: Result<&'static str, std::io::ErrorKind>| {
+//!     policy.call(|now| Facts::unknown(now).with_safety(Safety::Safe), EveryErrorIsTransient, move |_| async move { answers }).await
 //! };
-//! assert_eq!((waits, why), (vec![1, 2, 4, 8], Reason::AttemptsExhausted));
-//! # Ok::<(), mainstay_resilience::retry::Invalid>(())
+//! assert_eq!(ask(Ok("charged")).await?, "charged");
+//! let Err(Failed::Refused(refusal)) = ask(Err(std::io::ErrorKind::ConnectionReset)).await else { panic!("it opens") };
+//! assert_eq!(refusal.why, Why::BreakerOpen);                      // the first tries opened it; the next one was refused
+//! println!("{refusal}");                                          // what happened, what was not done, when to ask again
+//! # Ok(()) }
 //! ```
 //!
-//! A call that carries an envelope spends its tokens instead of the bucket's: see [`retry`].
+//! On a tower service: `policy.layer(classify).describe(describe).layer(service)`. Inbound: [`Policy::inbound`]. A rule by
+//! itself: see its room.
 //!
-//! # Promises, each with its test (in `tests/retry.rs` unless said otherwise)
+//! # Promises, each with its test
 //!
 //! | promise | test |
 //! |---|---|
-//! | With jitter off the waits are exactly 1, 2, 4, 8 s, then the cap. | `without_jitter_the_waits_are_exactly_1_2_4_8_seconds`, `without_jitter_the_waits_stay_at_the_cap_once_there` |
-//! | Full jitter survives the cap: 2,000 callers there are still uniform. | `at_the_cap_full_jitter_is_still_uniform_and_nobody_waits_longer` |
-//! | No backoff is above the cap. | `no_backoff_is_above_the_cap_or_its_ceiling` |
-//! | Only a transient failure of a request that is safe or keyed is retried. | `only_a_transient_failure_of_a_safe_or_keyed_request_is_retried` |
-//! | A server's Retry-After is never undercut. | `the_later_of_backoff_and_retry_after_is_waited` |
-//! | No retry starts at the deadline or after it; the call ends at once instead. | `no_retry_starts_at_its_deadline_or_after_it_and_none_before_its_retry_after` |
-//! | A server cannot park a call that has no deadline. | `a_server_cannot_park_a_call_that_has_no_deadline` |
-//! | Retries in all are never more than the tokens. | `retries_in_all_are_never_more_than_the_tokens`, `all_calls_of_one_request_share_its_envelopes_tokens`, `ten_calls_of_a_client_pay_for_one_retry` |
-//! | Giving up costs no token. | `giving_up_for_another_reason_spends_nothing` |
-//! | No attempt number overflows. | `the_last_attempt_number_there_is_neither_wraps_nor_waits_longer_than_the_cap` (`src/retry/state.rs`) |
-//! | Settings that can't mean what they say are refused, by name. | `each_absurd_setting_is_refused_and_named` (`src/retry/spec.rs`) |
+//! | Our refusals are never counted against the callee, and never tried again. | `an_open_breaker_refuses_at_once_and_its_refusals_are_neither_counted_nor_tried_again`, `a_full_bulkhead_says_nothing_about_the_callee` (`tests/policy.rs`) |
+//! | Impatient callers and losers of hedges open no breaker. | `impatient_callers_open_no_breaker`, `the_loser_of_a_hedge_opens_no_breaker_and_holds_no_permit` (`tests/policy.rs`) |
+//! | The orders are the drawn ones. | `layers_come_into_their_places_in_whatever_order_they_are_named` (`tests/policy.rs`) |
+//! | A recorded decision is decided again, bit for bit. | `every_decision_of_a_whole_run_is_decided_again_bit_for_bit` (`tests/policy.rs`) |
+//! | New settings keep what was learnt; bad ones change nothing. | `a_change_keeps_what_was_learnt_and_a_bad_one_changes_nothing` (`tests/policy.rs`), `other_settings_keep_what_was_learnt` (`tests/circuit_breaker.rs`) |
+//! | A breaker opens within its window, however well it went before, and never wedges. | `it_opens_within_its_window_however_many_calls_succeeded_before`, `it_never_wedges` (`tests/circuit_breaker.rs`) |
+//! | One callee that hangs leaves the others as they were. | `one_callee_that_hangs_leaves_the_others_as_they_were` (`tests/policy.rs`), `a_hung_call_holds_its_own_thread_and_nobody_elses` (`tests/blocking.rs`) |
+//! | A leaky meter and a token bucket are one limit; both are what the definition says, and Retry-After is exact. | `a_leaky_meter_and_a_token_bucket_give_the_same_verdicts`, `a_bucket_holds_what_the_definition_says`, `the_time_to_come_back_is_exact` (`tests/rate_limit.rs`) |
+//! | No key gets more than its due, and a flood of keys pushes nobody out. | `no_key_gets_more_than_its_own_bucket_however_many_there_are`, `only_full_buckets_are_forgotten_and_a_flood_of_keys_pushes_nobody_out` (`tests/rate_limit.rs`) |
+//! | Every call that waits for a permit gets one verdict, and no permit is lost, whoever is cancelled. | `every_call_gets_one_verdict_and_no_permit_is_lost` (`tests/load_shed.rs`), `whoever_is_cancelled_gives_back_what_it_had_at_every_point` (`tests/shedding_layers.rs`) |
+//! | Goodput holds at many times the capacity, the highest priority is served while it alone fits. | `goodput_holds_at_every_load_up_to_a_hundred_times_the_capacity`, `while_it_alone_fits_the_highest_priority_is_served` (`tests/overload.rs`) |
+//! | Over four hops, retries with tokens multiply nothing. | `with_tokens_an_outage_of_the_leaf_is_not_multiplied`, `with_tokens_one_failure_in_a_hundred_at_the_leaf_reaches_nobody` (`tests/overload.rs`) |
+//! | It comes with at most sixty crates, no server, no database. | `it_brings_no_more_than_sixty_crates_and_no_server_or_database` (`tests/tree.rs`) |
 //!
 //! # When it fails
 //!
-//! A rule has nothing that could fail. Settings do: [`retry::Invalid`] names the field. A verdict to give up
-//! carries its [`retry::Reason`], whose text says what was not done and where to look.
+//! A call through a policy ends with its answer or with [`Failed`]: `Upstream` is the callee's own error, `Refused` is
+//! ours and says which rule, why, what was not done and when to ask again. Settings that can't mean what they say are
+//! [`Invalid`], which names pattern and field.
+//!
+//! # How a room is built
+//!
+//! `spec.rs` is data and its `check`; `state.rs` decides, with `now` and chance as arguments; `layer.rs` is the tower
+//! glue, behind a feature of the room's name. Every layer is a service of [`Call<R>`](Call) whose error is
+//! [`Failed<E>`](Failed) around a service of the same kind; it admits in `call` and parks nothing in `poll_ready`.
+//! Refusals are made by the policy's [`Scope`], which names and records them. What is taken is a guard that gives back
+//! on drop.
 //!
 //! # Floor
 //!
 //! `rules`: it knows `terms` (the envelope's retry tokens) and nothing above. Engines carry its verdicts out.
 
+#[cfg(feature = "bulkhead")]
+pub mod bulkhead;
+#[cfg(feature = "cache")]
+pub mod cache;
+mod call;
+#[cfg(feature = "circuit-breaker")]
+pub mod circuit_breaker;
+#[cfg(feature = "stack")]
+mod edge;
+#[cfg(feature = "fallback")]
+pub mod fallback;
+#[cfg(feature = "hedge")]
+pub mod hedge;
+#[cfg(feature = "http")]
+pub mod http;
+mod invalid;
+mod live;
+pub mod load_shed;
+mod outcome;
+#[cfg(feature = "stack")]
+mod policy;
+pub mod rate_limit;
+pub mod record;
+mod refusal;
+mod replay;
 pub mod retry;
+mod scope;
+#[cfg(feature = "sim")]
+pub mod sim;
+#[cfg(feature = "stack")]
+pub mod stack;
+#[cfg(feature = "timeout")]
+pub mod timeout;
+
+pub use call::{Call, Cloned, Describe, Facts, Undescribed};
+pub use invalid::Invalid;
+pub use live::{Link, Live};
+#[cfg(feature = "stack")]
+pub use edge::{Inside, InsideFuture, InsideLayer, Outside};
+pub use outcome::{
+    ByError, Classified, Classify, EveryErrorIsTransient, Outcome, Safety, grpc_status, http_status,
+};
+#[cfg(feature = "stack")]
+pub use policy::{InboundBuilder, InboundPolicy, OutboundBuilder, Policy, PolicySpec};
+pub use refusal::{DecisionId, Failed, NotDone, Refusal, Rule, Why, judge};
+pub use replay::{Replayed, replay};
+pub use scope::Scope;
+#[cfg(feature = "stack")]
+pub use {circuit_breaker::Spec as Breaker, hedge::Spec as Hedge, retry::Spec as Retry};

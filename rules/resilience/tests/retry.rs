@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_envelope::{Deadline, Monotonic, RetryBucket, RetryTokens};
-use mainstay_resilience::retry::{
-    Budget, Checked, Decision, Jitter, Outcome, Reason, Safety, Spec, State, Unbudgeted,
-};
+use mainstay_resilience::retry::{Budget, Checked, Decision, Jitter, Reason, Spec, State, Unbudgeted};
+use mainstay_resilience::{Outcome, Safety};
 use proptest::prelude::*;
 
 const fn secs(n: u64) -> Duration {
@@ -24,7 +23,7 @@ const fn ms(n: u64) -> Duration {
 const START: Monotonic = Monotonic(secs(5_000));
 
 /// A failure that only the settings, the budget or the deadline can keep from being retried.
-const FAILED: Outcome = Outcome::transient(Safety::Safe);
+const FAILED: Outcome = Outcome::TRANSIENT;
 
 fn checked(spec: Spec) -> Checked {
     spec.check().unwrap()
@@ -34,7 +33,7 @@ fn checked(spec: Spec) -> Checked {
 fn waits(mut state: State<impl Budget>, mut draw: impl FnMut() -> u64) -> (Vec<Duration>, Reason) {
     let (mut now, mut waited) = (START, Vec::new());
     loop {
-        match state.after(now, FAILED, draw()) {
+        match state.after(now, FAILED, Safety::Safe, draw()) {
             Decision::RetryAfter(wait) => {
                 now = now + wait;
                 waited.push(wait);
@@ -124,9 +123,9 @@ fn decorrelated_jitter_spans_base_to_three_times_the_wait_before_it() {
 
     // given a first draw half-way (2 s), when the second is the highest, then it is three times that
     let mut state = State::new(spec, START, None, Unbudgeted);
-    let first = state.after(START, FAILED, 1 << 63);
+    let first = state.after(START, FAILED, Safety::Safe, 1 << 63);
     assert_eq!(first, Decision::RetryAfter(secs(2)));
-    assert_eq!(state.after(START + secs(2), FAILED, u64::MAX), Decision::RetryAfter(secs(6)));
+    assert_eq!(state.after(START + secs(2), FAILED, Safety::Safe, u64::MAX), Decision::RetryAfter(secs(6)));
 }
 
 // ---- spreading at the cap ------------------------------------------------------------------------------
@@ -184,19 +183,22 @@ fn at_the_cap_decorrelated_jitter_piles_up_as_its_documentation_says() {
 
 #[test]
 fn only_a_transient_failure_of_a_safe_or_keyed_request_is_retried() {
-    for (outcome, expected) in [
-        (Outcome::transient(Safety::Safe), Decision::RetryAfter(secs(1))),
-        (Outcome::transient(Safety::Keyed), Decision::RetryAfter(secs(1))),
-        (Outcome::transient(Safety::Unsafe), Decision::GiveUp(Reason::NotSafe)),
-        (Outcome::permanent(), Decision::GiveUp(Reason::Permanent)),
-        (Outcome { safety: Safety::Safe, ..Outcome::permanent() }, Decision::GiveUp(Reason::Permanent)),
-        (Outcome { safety: Safety::Keyed, ..Outcome::permanent() }, Decision::GiveUp(Reason::Permanent)),
-        // A server's invitation does not make repeating safe, nor a permanent failure pass.
-        (Outcome::transient(Safety::Unsafe).retry_after(secs(1)), Decision::GiveUp(Reason::NotSafe)),
-        (Outcome::permanent().retry_after(secs(1)), Decision::GiveUp(Reason::Permanent)),
+    use Safety::{Keyed, Safe, Unsafe};
+    let give_up = Decision::GiveUp;
+    for (outcome, safety, expected) in [
+        (FAILED, Safe, Decision::RetryAfter(secs(1))),
+        (FAILED, Keyed, Decision::RetryAfter(secs(1))),
+        (FAILED, Unsafe, give_up(Reason::NotSafe)),
+        (Outcome::Permanent, Unsafe, give_up(Reason::Permanent)),
+        (Outcome::Permanent, Safe, give_up(Reason::Permanent)),
+        (Outcome::Permanent, Keyed, give_up(Reason::Permanent)),
+        (Outcome::Cancelled, Safe, give_up(Reason::Cancelled)),
+        (Outcome::Success, Safe, give_up(Reason::Permanent)),
+        // A server's invitation does not make repeating safe.
+        (FAILED.after(secs(1)), Unsafe, give_up(Reason::NotSafe)),
     ] {
         let mut state = State::new(checked(Spec::exact(secs(1), secs(8))), START, None, Unbudgeted);
-        assert_eq!(state.after(START, outcome, 0), expected, "{outcome:?}");
+        assert_eq!(state.after(START, outcome, safety, 0), expected, "{outcome:?} {safety:?}");
     }
 }
 
@@ -214,7 +216,7 @@ fn the_later_of_backoff_and_retry_after_is_waited() {
     let spec = checked(Spec::exact(secs(2), secs(4)));
     for (asked, waited) in [(secs(1), secs(2)), (secs(2), secs(2)), (secs(30), secs(30))] {
         let mut state = State::new(spec, START, None, Unbudgeted);
-        let verdict = state.after(START, FAILED.retry_after(asked), 0);
+        let verdict = state.after(START, FAILED.after(asked), Safety::Safe, 0);
         assert_eq!(verdict, Decision::RetryAfter(waited), "server asked for {asked:?}");
     }
 }
@@ -224,7 +226,7 @@ fn a_retry_after_beyond_the_deadline_gives_up_at_once_and_keeps_the_token() {
     let budget = Counted::new(1);
     let spec = checked(Spec::exact(secs(1), secs(8)));
     let mut state = State::new(spec, START, Some(Deadline::after(START, secs(20))), &budget);
-    let verdict = state.after(START, FAILED.retry_after(secs(20)), 0);
+    let verdict = state.after(START, FAILED.after(secs(20)), Safety::Safe, 0);
     assert_eq!(verdict, Decision::GiveUp(Reason::DeadlineTooNear));
     assert_eq!(budget.0.get(), 1);
 }
@@ -238,7 +240,7 @@ fn a_server_cannot_park_a_call_that_has_no_deadline() {
         (Duration::MAX, Decision::GiveUp(Reason::DeadlineTooNear)),
     ] {
         let mut state = State::new(Checked::default(), START, None, Unbudgeted);
-        assert_eq!(state.after(START, FAILED.retry_after(asked), 0), expected, "{asked:?}");
+        assert_eq!(state.after(START, FAILED.after(asked), Safety::Safe, 0), expected, "{asked:?}");
     }
 }
 
@@ -246,8 +248,8 @@ fn a_server_cannot_park_a_call_that_has_no_deadline() {
 fn a_long_retry_after_does_not_stretch_later_backoffs() {
     let spec = checked(Spec::decorrelated(secs(1), secs(100)));
     let mut state = State::new(spec, START, None, Unbudgeted);
-    assert_eq!(state.after(START, FAILED.retry_after(secs(50)), 0), Decision::RetryAfter(secs(50)));
-    assert_eq!(state.after(START + secs(50), FAILED, u64::MAX), Decision::RetryAfter(secs(3)));
+    assert_eq!(state.after(START, FAILED.after(secs(50)), Safety::Safe, 0), Decision::RetryAfter(secs(50)));
+    assert_eq!(state.after(START + secs(50), FAILED, Safety::Safe, u64::MAX), Decision::RetryAfter(secs(3)));
 }
 
 // ---- the deadline --------------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ fn a_wait_that_would_reach_the_deadline_is_not_begun() {
         (Monotonic::default(), Decision::GiveUp(Reason::DeadlineTooNear)),
     ] {
         let mut state = State::new(spec, START, Some(Deadline::at(deadline)), Unbudgeted);
-        assert_eq!(state.after(START, FAILED, 0), expected, "deadline {deadline:?}");
+        assert_eq!(state.after(START, FAILED, Safety::Safe, 0), expected, "deadline {deadline:?}");
     }
 }
 
@@ -285,7 +287,7 @@ fn time_spent_in_the_tries_counts_against_the_total() {
     // given a total of 10 s, when the first try alone took 9.5 s, then a 1 s wait is refused
     let spec = checked(Spec::exact(secs(1), secs(8)).total(secs(10)));
     let mut state = State::new(spec, START, None, Unbudgeted);
-    let verdict = state.after(START + ms(9_500), FAILED, 0);
+    let verdict = state.after(START + ms(9_500), FAILED, Safety::Safe, 0);
     assert_eq!(verdict, Decision::GiveUp(Reason::DeadlineTooNear));
 }
 
@@ -297,7 +299,7 @@ fn a_clock_at_its_very_end_overflows_nothing() {
     {
         let spec = checked(Spec { total, ..Spec::exact(secs(1), secs(8)) });
         let mut state = State::new(spec, end, None, Unbudgeted);
-        assert_eq!(state.after(end, FAILED, 0), expected);
+        assert_eq!(state.after(end, FAILED, Safety::Safe, 0), expected);
     }
 }
 
@@ -331,15 +333,16 @@ fn an_empty_budget_ends_the_retries() {
 #[test]
 fn giving_up_for_another_reason_spends_nothing() {
     let spec = Spec::exact(secs(1), secs(8));
-    for (case, spec, deadline, outcome) in [
-        ("permanent", spec, None, Outcome::permanent()),
-        ("not safe", spec, None, Outcome::transient(Safety::Unsafe)),
-        ("attempts", spec.max_attempts(1), None, FAILED),
-        ("deadline", spec, Some(Deadline::at(START)), FAILED),
+    for (case, spec, deadline, outcome, safety) in [
+        ("permanent", spec, None, Outcome::Permanent, Safety::Safe),
+        ("cancelled", spec, None, Outcome::Cancelled, Safety::Safe),
+        ("not safe", spec, None, FAILED, Safety::Unsafe),
+        ("attempts", spec.max_attempts(1), None, FAILED, Safety::Safe),
+        ("deadline", spec, Some(Deadline::at(START)), FAILED, Safety::Safe),
     ] {
         let budget = Counted::new(3);
         let mut state = State::new(checked(spec), START, deadline, &budget);
-        assert!(matches!(state.after(START, outcome, 0), Decision::GiveUp(_)), "{case}");
+        assert!(matches!(state.after(START, outcome, safety, 0), Decision::GiveUp(_)), "{case}");
         assert_eq!(budget.0.get(), 3, "{case}");
     }
 }
@@ -425,7 +428,7 @@ proptest! {
         for (took, asked, draw) in tries {
             now = now + Duration::from_nanos(took);
             let asked = asked.map(Duration::from_nanos);
-            match state.after(now, Outcome { retry_after: asked, ..FAILED }, draw) {
+            match state.after(now, Outcome::Transient { retry_after: asked }, Safety::Safe, draw) {
                 Decision::RetryAfter(wait) => {
                     prop_assert!(now + wait < last);
                     prop_assert!(wait >= asked.unwrap_or_default());

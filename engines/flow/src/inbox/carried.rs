@@ -9,8 +9,7 @@ use mainstay_event_store::Store;
 use mainstay_event_store::inbox::SEQ_MAX;
 use mainstay_messaging::Log;
 
-use super::lane_work::{Carried, LaneWork, Page, Place};
-use super::trouble::Trouble;
+use super::lane_work::{Carried, LaneWork, Page, Place, Trouble};
 use crate::saga::Reactor;
 
 /// Messages that wait for their marks.

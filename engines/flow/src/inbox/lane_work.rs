@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_envelope::{Context, Monotonic, Producer};
-use mainstay_event_store::{Position, Store};
+use mainstay_event_store::{Position, Refusal, Store};
 use mainstay_messaging::{Log, Offset, RECHECK};
 use mainstay_resilience::retry::Checked;
 
@@ -17,7 +17,6 @@ use super::parking::release::{RELEASE_MAX, Rules, Stopped, failed, obey, release
 use super::parking::rows::{KeyRow, Look};
 use super::parking::state::Status;
 use super::route::Route;
-use super::trouble::{Ended, Trouble};
 use crate::pace::Pace;
 use crate::saga::{Failure, Reactor};
 
@@ -72,6 +71,24 @@ enum Turn {
     Placed,
     Worked,
     Idle,
+}
+
+/// Why a step did not succeed.
+pub(super) enum Trouble {
+    /// It may pass.
+    Passing(String),
+    /// Somebody else moved the checkpoint, or changed what is parked: read it again, at once.
+    Elsewhere,
+    /// It will not pass.
+    Fatal(FollowError),
+}
+
+/// How a transaction ended that was not committed.
+pub(super) enum Ended {
+    Stopped(Stopped),
+    /// The store dropped the closure for something it did, nobody knows for which message.
+    Dropped(Refusal),
+    Trouble(Trouble),
 }
 
 pub(super) struct LaneWork<'a, S, L, R> {

@@ -6,10 +6,9 @@ use mainstay_messaging::{Log, Offset, ReadError, Retry};
 
 use super::apply::Ready;
 use super::error::FollowError;
-use super::lane_work::{LaneWork, Page, Place};
+use super::lane_work::{LaneWork, Page, Place, Trouble};
 use super::parking::release::Stopped;
 use super::parking::rows::{LaneRow, Last, Rows};
-use super::trouble::Trouble;
 use crate::saga::Reactor;
 
 impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {

@@ -7,10 +7,9 @@ use mainstay_event_store::Store;
 use mainstay_messaging::Log;
 
 use super::apply::Ready;
-use super::lane_work::{LaneWork, Page, Place};
+use super::lane_work::{LaneWork, Page, Place, Trouble};
 use super::parking::rows::KeyRow;
 use super::parking::state::Status;
-use super::trouble::Trouble;
 use crate::saga::{Failure, Reactor};
 
 impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {

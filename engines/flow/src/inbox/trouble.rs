@@ -5,28 +5,10 @@ use mainstay_event_store::{Abort, AppendError, ReadError, Refusal, Retry, Store,
 use mainstay_messaging::Log;
 
 use super::error::FollowError;
-use super::lane_work::{LaneWork, Place};
+use super::lane_work::{Ended, LaneWork, Place, Trouble};
 use super::parking::release::Stopped;
 use crate::pace::Pace;
 use crate::saga::Reactor;
-
-/// Why a step did not succeed.
-pub(super) enum Trouble {
-    /// It may pass.
-    Passing(String),
-    /// Somebody else moved the checkpoint, or changed what is parked: read it again, at once.
-    Elsewhere,
-    /// It will not pass.
-    Fatal(FollowError),
-}
-
-/// How a transaction ended that was not committed.
-pub(super) enum Ended {
-    Stopped(Stopped),
-    /// The store dropped the closure for something it did, nobody knows for which message.
-    Dropped(Refusal),
-    Trouble(Trouble),
-}
 
 impl<S: Store, L: Log, R: Reactor<S>> LaneWork<'_, S, L, R> {
     pub(super) async fn transact<T: Send + 'static>(

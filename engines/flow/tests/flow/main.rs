@@ -11,6 +11,8 @@ mod faulty;
 mod faulty_log;
 mod followed;
 mod inbox;
+#[cfg(feature = "journal")]
+mod journal;
 mod kit;
 mod log_anew;
 mod parking;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -23,7 +24,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 const LAST_WORDS: usize = 5;
 
 /// What to run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Program {
     /// What it is called in logs and errors.
     pub name: String,
@@ -31,9 +32,26 @@ pub struct Program {
     pub file: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// Variables that are added to this process's own. Unlike arguments they are not shown to the machine's other users.
+    pub environment: Vec<(OsString, OsString)>,
     /// Exit codes by which it says that another start would end the same way: its arguments or its files are at
     /// fault. Believed until it was ready once.
     pub for_good: Vec<i32>,
+}
+
+impl fmt::Debug for Program {
+    /// Of the environment the names alone: a value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, file, arguments, environment, for_good } = self;
+        let names: Vec<_> = environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Program")
+            .field("name", name)
+            .field("file", file)
+            .field("arguments", arguments)
+            .field("environment", &names)
+            .field("for_good", for_good)
+            .finish()
+    }
 }
 
 /// What a process has to tell the supervisor's loop.
@@ -69,6 +87,7 @@ pub(super) fn start(
 ) -> io::Result<(Running, u32)> {
     let mut child = Command::new(&program.file)
         .args(&program.arguments)
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

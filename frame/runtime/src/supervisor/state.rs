@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mainstay_envelope::Monotonic;
-use mainstay_resilience::retry::{self, Decision, Outcome, Safety, Unbudgeted};
+use mainstay_resilience::retry::{self, Decision, Unbudgeted};
+use mainstay_resilience::{Outcome, Safety};
 
 use super::spec::Checked;
 
@@ -206,9 +207,8 @@ impl State {
             self.retry = retry::State::new(self.settings.restart(), now, None, Unbudgeted);
         }
         let gave_up = self.failed_starts >= self.settings.spec().give_up_after;
-        let outcome =
-            if for_good && !self.was_ready { Outcome::permanent() } else { Outcome::transient(Safety::Safe) };
-        self.phase = match self.retry.after(now, outcome, draw) {
+        let outcome = if for_good && !self.was_ready { Outcome::Permanent } else { Outcome::TRANSIENT };
+        self.phase = match self.retry.after(now, outcome, Safety::Safe, draw) {
             Decision::RetryAfter(wait) if !gave_up => Phase::Backoff { until: now + wait },
             _ => Phase::GaveUp,
         };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::invalid::Invalid;
+
 /// The longest single wait this rule ever asks for, whether from its own backoff or from a Retry-After.
 ///
 /// A day: whatever is retried later than that is a durable timer's work, not a waiting caller's.
@@ -123,7 +125,8 @@ impl Spec {
     /// # Errors
     /// [`Invalid`] names the first field out of its range.
     pub fn check(self) -> Result<Checked, Invalid> {
-        let invalid = |field, given: String, problem, remedy| Err(Invalid { field, given, problem, remedy });
+        let invalid =
+            |field, given: String, problem, remedy| Err(Invalid::new("retry", field, given, problem, remedy));
         let grows_from_base = !matches!(self.jitter, Jitter::Full);
         if self.base.is_zero() {
             let problem = "without a first wait, every retry would be immediate";
@@ -198,26 +201,14 @@ impl Spec {
 pub struct Checked(Spec);
 
 impl Checked {
+    /// Settings as a recorded decision read them; they were checked before they were recorded.
+    pub(super) const fn recorded(spec: Spec) -> Self {
+        Checked(spec)
+    }
+
     /// The settings themselves.
     pub const fn spec(&self) -> &Spec {
         &self.0
-    }
-}
-
-/// Settings refused by [`Spec::check`]: the settings' fault. Nothing was built from them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("retry setting `{field}` is {given}: {problem}. No policy was built from these settings; {remedy}.")]
-pub struct Invalid {
-    field: &'static str,
-    given: String,
-    problem: &'static str,
-    remedy: &'static str,
-}
-
-impl Invalid {
-    /// The name of the field, as in [`Spec`].
-    pub fn field(&self) -> &'static str {
-        self.field
     }
 }
 

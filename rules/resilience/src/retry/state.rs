@@ -5,64 +5,10 @@ use std::time::Duration;
 use mainstay_envelope::{Deadline, Monotonic, RetryTokens};
 
 use super::budget::Budget;
+#[cfg(any(test, feature = "stack"))]
+use super::spec::Spec;
 use super::spec::{Checked, Jitter, LONGEST_WAIT};
-
-/// Whether the same call could succeed if it were made again, as the caller's classifier judges the failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// A later try may succeed: a lost connection, an overloaded server, a conflict with a concurrent write.
-    Transient,
-    /// The answer will not change (a malformed request, a refusal by a business rule), or nobody waits for it
-    /// any more.
-    Permanent,
-}
-
-/// What repeating the request could do, given how this try failed.
-///
-/// It is asked for with every failure and not once a call, because the failure can change it: a request of
-/// which provably nothing was sent, or that was refused with nothing written, is [`Safety::Safe`] whatever it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Safety {
-    /// Repeating has no effect beyond that of a single execution (RFC 9110 §9.2.1 and §9.2.2: safe or
-    /// idempotent methods), or this try had no effect.
-    Safe,
-    /// The request carries an idempotency key and the receiver honours it.
-    Keyed,
-    /// This try may have taken effect and a second one would do it again. Never retried.
-    Unsafe,
-}
-
-/// How one try failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Outcome {
-    /// May another try succeed?
-    pub class: Class,
-    /// May there be another try?
-    pub safety: Safety,
-    /// What the server asked for (Retry-After, RFC 9110 §10.2.3), as a time to wait from `now`. Its form as
-    /// an HTTP date is for the caller to convert, who has the wall clock.
-    pub retry_after: Option<Duration>,
-}
-
-impl Outcome {
-    /// A failure that may pass, of a request that may or may not be repeated.
-    pub const fn transient(safety: Safety) -> Self {
-        Outcome { class: Class::Transient, safety, retry_after: None }
-    }
-
-    /// A failure that will not pass.
-    pub const fn permanent() -> Self {
-        // `Unsafe` is the value that permits nothing, should a caller change the class alone.
-        Outcome { class: Class::Permanent, safety: Safety::Unsafe, retry_after: None }
-    }
-
-    /// Adds the server's Retry-After, as a time from `now`.
-    #[must_use]
-    pub const fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
-        self
-    }
-}
+use crate::outcome::{Outcome, Safety};
 
 /// The verdict after a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +23,9 @@ pub enum Decision {
 /// Why there is no further try. Where several reasons hold, the first in this order is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Reason {
+    /// The call was cancelled: nobody waits for its answer.
+    #[error("not retried: the call was cancelled, so nobody waits for another try")]
+    Cancelled,
     /// The failure was classified permanent.
     #[error(
         "not retried: the failure is permanent, so the same request would fail again; change the request"
@@ -110,7 +59,8 @@ pub enum Reason {
 ///
 /// ```
 /// use mainstay_envelope::{Deadline, Monotonic};
-/// use mainstay_resilience::retry::{Decision, Outcome, Reason, Safety, Spec, State, Unbudgeted};
+/// use mainstay_resilience::retry::{Decision, Reason, Spec, State, Unbudgeted};
+/// use mainstay_resilience::{Outcome, Safety};
 /// use std::time::Duration;
 ///
 /// let spec = Spec::exact(Duration::from_secs(1), Duration::from_secs(8)).check()?;
@@ -120,7 +70,7 @@ pub enum Reason {
 ///
 /// let mut now = start;
 /// let why = loop {
-///     match state.after(now, Outcome::transient(Safety::Safe), 0) {
+///     match state.after(now, Outcome::TRANSIENT, Safety::Safe, 0) {
 ///         Decision::RetryAfter(wait) => now = now + wait,   // a real caller sleeps, and tries again
 ///         Decision::GiveUp(reason) => break reason,
 ///     }
@@ -157,25 +107,28 @@ impl<B: Budget> State<B> {
 
     /// Decides what follows a try that failed, as known at `now`. To be called once for each failed try.
     ///
-    /// `draw` is 64 uniform random bits; settings without jitter ignore it. The wait is the later of the
-    /// backoff and the server's Retry-After, and it never ends at the deadline or after it: such a retry is
+    /// `safety` is asked anew with every failure, because the failure can change it. `draw` is 64 uniform random
+    /// bits; settings without jitter ignore it. The wait is the later of the backoff and the server's Retry-After, and it never ends at the deadline or after it: such a retry is
     /// given up at once. Only a verdict to retry spends a token.
-    pub fn after(&mut self, now: Monotonic, outcome: Outcome, draw: u64) -> Decision {
+    pub fn after(&mut self, now: Monotonic, outcome: Outcome, safety: Safety, draw: u64) -> Decision {
         let retry = self.failures;
         // Saturating: past 4 billion tries only the limit matters, and it is not larger.
         self.failures = self.failures.saturating_add(1);
 
-        if outcome.class == Class::Permanent {
-            return Decision::GiveUp(Reason::Permanent);
-        }
-        if outcome.safety == Safety::Unsafe {
+        let retry_after = match outcome {
+            Outcome::Transient { retry_after } => retry_after.unwrap_or(Duration::ZERO),
+            Outcome::Cancelled => return Decision::GiveUp(Reason::Cancelled),
+            // A success is not to be repeated either, should a caller ask.
+            Outcome::Permanent | Outcome::Success => return Decision::GiveUp(Reason::Permanent),
+        };
+        if !safety.allows_repeating() {
             return Decision::GiveUp(Reason::NotSafe);
         }
         if self.failures >= self.settings.spec().max_attempts {
             return Decision::GiveUp(Reason::AttemptsExhausted);
         }
         let backoff = self.settings.backoff(retry, self.previous, draw);
-        let wait = backoff.max(outcome.retry_after.unwrap_or(Duration::ZERO));
+        let wait = backoff.max(retry_after);
         if !self.ends_in_time(now, wait) {
             return Decision::GiveUp(Reason::DeadlineTooNear);
         }
@@ -191,6 +144,23 @@ impl<B: Budget> State<B> {
     fn ends_in_time(&self, now: Monotonic, wait: Duration) -> bool {
         // The first bound is for calls without a deadline, whose wait a server would otherwise choose.
         wait <= LONGEST_WAIT && self.deadline.is_none_or(|deadline| wait < deadline.remaining(now))
+    }
+
+    /// What the verdict about this failure is judged by; see [`record`](super::record).
+    #[cfg(any(test, feature = "stack"))]
+    pub(super) fn judged_by(&self) -> (&Spec, Option<Deadline>, u32, Duration) {
+        (self.settings.spec(), self.deadline, self.failures, self.previous)
+    }
+
+    /// A state as a recorded decision read it.
+    pub(super) fn recorded(
+        settings: Checked,
+        deadline: Option<Deadline>,
+        failures: u32,
+        previous: Duration,
+        budget: B,
+    ) -> Self {
+        State { settings, budget, deadline, failures, previous }
     }
 
     /// Failed tries reported so far.
@@ -246,7 +216,6 @@ fn uniform(low: Duration, high: Duration, draw: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::super::budget::Unbudgeted;
-    use super::super::spec::Spec;
     use super::*;
 
     const BASE: Duration = Duration::from_millis(100);
@@ -264,13 +233,13 @@ mod tests {
             let spec = spec.max_attempts(u32::MAX);
             // given one try short of the limit, when it fails, then the wait is the cap at most
             let mut state = at_try(u32::MAX - 2, spec);
-            match state.after(Monotonic::default(), Outcome::transient(Safety::Safe), u64::MAX) {
+            match state.after(Monotonic::default(), Outcome::TRANSIENT, Safety::Safe, u64::MAX) {
                 Decision::RetryAfter(wait) => assert!(wait <= CAP, "{:?}: {wait:?}", spec.jitter),
                 Decision::GiveUp(reason) => panic!("{:?}: {reason}", spec.jitter),
             }
             // and the limit itself holds, however often it is asked again
             for _ in 0..3 {
-                let last = state.after(Monotonic::default(), Outcome::transient(Safety::Safe), u64::MAX);
+                let last = state.after(Monotonic::default(), Outcome::TRANSIENT, Safety::Safe, u64::MAX);
                 assert_eq!(last, Decision::GiveUp(Reason::AttemptsExhausted), "{:?}", spec.jitter);
             }
             assert_eq!(state.failures(), u32::MAX);

@@ -1,0 +1,385 @@
+//! The decisions: pure. Times, chance and what is known come in, a verdict goes out.
+//!
+//! [`Times`] decides what a kept entry is good for at a moment; [`Crew`] decides who leads a load that several wait
+//! for, for how long, and who takes over.
+
+use std::time::Duration;
+
+use mainstay_envelope::{Monotonic, Priority};
+
+use super::spec::Spec;
+
+/// The least δ: a load that took less counts as one millisecond, so that a clock that stood still during it (a
+/// coarse one, or a virtual one) does not turn early refreshing off.
+pub const LEAST_DELTA: Duration = Duration::from_millis(1);
+
+/// −ln of the smallest `u` that [`unit`] makes, rounded up: 53·ln 2 = 36.74. No draw is worth more.
+const LARGEST_DRAW: f64 = 36.75;
+
+/// 64 random bits as a number uniform in (0, 1], in steps of 2⁻⁵³.
+pub const fn unit(draw: u64) -> f64 {
+    // Both conversions are exact: at most 2⁵³.
+    ((draw >> 11) + 1) as f64 / (1_u64 << 53) as f64
+}
+
+/// XFetch: whether a reader at `now` loads a value anew that expires at `expiry`, took `delta` to load and is still
+/// served: `now − δ·β·ln(u) ≥ expiry`, with `u` uniform in (0, 1].
+///
+/// A. Vattani, F. Chierichetti, K. Lowenstein: "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015.
+/// With many readers, about one refreshes, some δ·β·ln(readers per δ) before the expiry. It is likely to be one, not
+/// certain: several processes that cache the same value draw independently.
+pub fn should_refresh(now: Monotonic, expiry: Monotonic, delta: Duration, beta: f64, u: f64) -> bool {
+    now + scaled(delta, -u.ln() * beta) >= expiry
+}
+
+/// `time · factor`; zero for a factor that is none, the longest there is for one too large.
+fn scaled(time: Duration, factor: f64) -> Duration {
+    if factor.is_nan() || factor <= 0.0 {
+        return Duration::ZERO;
+    }
+    Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+/// `time` shortened by up to `share` of it, as `draw` says. Never zero unless `time` is.
+pub fn jittered(time: Duration, share: f64, draw: u64) -> Duration {
+    let off = scaled(time, share * (1.0 - unit(draw)));
+    time.saturating_sub(off)
+}
+
+/// When a kept entry is good for what. Instants of the clock of the process. How long past its expiry it may be served
+/// is up to the settings of the moment, so that an operator can lengthen it while a source is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// When it was loaded or written.
+    pub since: Monotonic,
+    /// How long loading it took, at least [`LEAST_DELTA`].
+    pub delta: Duration,
+    /// Before this no chance makes a reader refresh it: spares every other hit the draw.
+    pub early_from: Monotonic,
+    /// Until this it is fresh.
+    pub expiry: Monotonic,
+}
+
+/// What an entry is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Serve it.
+    Fresh,
+    /// Serve it, and load it anew in the background: chance picked this reader.
+    RefreshEarly,
+    /// Serve it though it is stale, and load it anew in the background.
+    Revalidate,
+    /// Serve it though it is stale: the load failed a moment ago, and nobody is to try again yet.
+    Stale,
+    /// Load it; if that fails in a way that may pass, serve it.
+    LoadOrStale,
+    /// Load it.
+    Load,
+}
+
+impl Times {
+    /// Of what was loaded from `begun` to `now`, by these settings. `ttl`: what the loader asked for in place of
+    /// [`Spec::ttl`], cut to [`super::LONGEST`]. `draw` spreads the expiry.
+    pub fn of_load(spec: &Spec, ttl: Option<Duration>, begun: Monotonic, now: Monotonic, draw: u64) -> Self {
+        let delta = now.saturating_since(begun).max(LEAST_DELTA);
+        let ttl = jittered(ttl.unwrap_or(spec.ttl).min(super::LONGEST), spec.ttl_jitter, draw);
+        let expiry = now + ttl;
+        let earliest = scaled(delta, LARGEST_DRAW * spec.early_refresh);
+        Times { since: now, delta, early_from: Monotonic(expiry.0.saturating_sub(earliest)), expiry }
+    }
+
+    /// Of what is remembered for `time` and then gone: that there is no value, that a load failed.
+    pub fn of_absence(time: Duration, share: f64, now: Monotonic, draw: u64) -> Self {
+        let expiry = now + jittered(time, share, draw);
+        Times { since: now, delta: LEAST_DELTA, early_from: expiry, expiry }
+    }
+
+    /// What it is good for at `now`. `held`: a load failed a moment ago and nobody is to try again yet. `draw` is
+    /// asked for only where chance has a say: late in the life of what is fresh.
+    ///
+    /// An entry expires *at* its expiry: from that instant on it is not fresh.
+    pub fn judge(&self, spec: &Spec, now: Monotonic, held: bool, draw: impl FnOnce() -> u64) -> Verdict {
+        if now < self.early_from {
+            return Verdict::Fresh;
+        }
+        if now < self.expiry {
+            let refresh =
+                !held && should_refresh(now, self.expiry, self.delta, spec.early_refresh, unit(draw()));
+            return if refresh { Verdict::RefreshEarly } else { Verdict::Fresh };
+        }
+        let stale = now.saturating_since(self.expiry);
+        match (stale < spec.stale_while_revalidate, stale < spec.stale_if_error) {
+            (false, false) => Verdict::Load,
+            _ if held => Verdict::Stale,
+            (true, _) => Verdict::Revalidate,
+            (false, true) => Verdict::LoadOrStale,
+        }
+    }
+
+    /// Whether it may be served at `now` in place of an error.
+    pub fn covers_errors(&self, spec: &Spec, now: Monotonic) -> bool {
+        now < self.expiry
+            || now.saturating_since(self.expiry) < spec.stale_if_error.max(spec.stale_while_revalidate)
+    }
+}
+
+/// Loads of one value that may be begun after the leader of the first died: one. A source that kills its loads kills
+/// the next one, too, and a thousand waiters would try it one after another.
+pub const HAND_OVERS: u8 = 1;
+
+/// Those who wait for one load: what its leader may spend, and who follows it when it dies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crew {
+    priority: Priority,
+    deadline: Monotonic,
+    limit: Monotonic,
+    waiting: usize,
+    /// Of those, how many could lead a load of their own.
+    able: usize,
+    handed_over: u8,
+    vacant: bool,
+}
+
+/// What follows when a leader died, or a waiter left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Go on as before.
+    Unchanged,
+    /// The load is nobody's: the first of the able waiters that takes it leads.
+    Vacant,
+    /// Nobody will load it any more: all who wait get to know it.
+    Over,
+}
+
+impl Crew {
+    /// The crew of a load that begins at `now` and may last until `limit`, for one caller (who may be nobody: a load
+    /// in the background). Without a deadline a caller waits until the limit.
+    pub fn new(priority: Priority, deadline: Option<Monotonic>, limit: Monotonic) -> Self {
+        let deadline = deadline.unwrap_or(limit).min(limit);
+        Crew { priority, deadline, limit, waiting: 0, able: 0, handed_over: 0, vacant: false }
+    }
+
+    /// One more waits. The load gets the highest priority and the latest deadline of all.
+    pub fn join(&mut self, priority: Priority, deadline: Option<Monotonic>, able: bool) {
+        self.priority = self.priority.max(priority);
+        self.deadline = self.deadline.max(deadline.unwrap_or(self.limit)).min(self.limit);
+        self.waiting += 1;
+        self.able += usize::from(able);
+    }
+
+    /// One leaves. What it brought (priority, deadline) stays: the load is under way with it. The load goes on,
+    /// also when it was the last: what it brings is kept for the next caller.
+    pub fn leave(&mut self, able: bool) -> Next {
+        self.waiting -= 1;
+        self.able -= usize::from(able);
+        if self.vacant && self.able == 0 { Next::Over } else { Next::Unchanged }
+    }
+
+    /// The leader died: it panicked, was cancelled, or did not end in time.
+    pub fn died(&mut self) -> Next {
+        if self.handed_over >= HAND_OVERS || self.able == 0 {
+            return Next::Over;
+        }
+        self.handed_over += 1;
+        self.vacant = true;
+        Next::Vacant
+    }
+
+    /// An able waiter asks to lead, with a load that may last until `limit`; true for exactly one of them. It is able
+    /// no more.
+    pub fn take_over(&mut self, deadline: Option<Monotonic>, limit: Monotonic) -> bool {
+        if !std::mem::take(&mut self.vacant) {
+            return false;
+        }
+        self.able -= 1;
+        self.limit = limit;
+        self.deadline = self.deadline.max(deadline.unwrap_or(limit)).min(limit);
+        true
+    }
+
+    /// The highest priority of all who ever waited.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// The latest deadline of all who ever waited, at most the limit of the load.
+    pub fn deadline(&self) -> Monotonic {
+        self.deadline
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Whether it was handed over.
+    pub fn was_handed_over(&self) -> bool {
+        self.handed_over > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Monotonic {
+        Monotonic(Duration::from_millis(millis))
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_draw_is_above_zero_and_at_most_one() {
+        assert_eq!(unit(u64::MAX), 1.0);
+        assert_eq!(unit(0), 2.0_f64.powi(-53));
+        assert!(-unit(0).ln() < LARGEST_DRAW);
+    }
+
+    #[test]
+    fn xfetch_refreshes_by_its_formula() {
+        // −ln(e⁻²) = 2: two δ·β before the expiry, and not a nanosecond earlier.
+        let u = (-2.0_f64).exp();
+        let expiry = at(10_000);
+        for (beta, early) in [(1.0, 200), (0.5, 100), (3.0, 600)] {
+            let from = at(10_000 - early);
+            assert!(should_refresh(from + Duration::from_micros(1), expiry, ms(100), beta, u), "β {beta}");
+            let before = Monotonic(from.0 - Duration::from_micros(1));
+            assert!(!should_refresh(before, expiry, ms(100), beta, u), "β {beta}");
+        }
+        assert!(!should_refresh(at(9_999), expiry, ms(100), 0.0, u), "β 0 turns it off");
+        assert!(should_refresh(expiry, expiry, ms(100), 0.0, 1.0), "what is expired is always loaded");
+        assert!(!should_refresh(at(0), expiry, ms(100), f64::NAN, u));
+        assert!(should_refresh(at(0), expiry, Duration::MAX, 10.0, u));
+    }
+
+    #[test]
+    fn an_entry_goes_through_its_life_in_order_and_each_end_is_exclusive() {
+        let spec = Spec::for_everybody(ms(1_000))
+            .ttl_jitter(0.0)
+            .early_refresh(0.0)
+            .stale_while_revalidate(ms(100))
+            .stale_if_error(ms(500));
+        let times = Times::of_load(&spec, None, at(40), at(50), 0);
+        assert_eq!((times.since, times.delta, times.expiry), (at(50), ms(10), at(1_050)));
+        let never = || panic!("no chance is needed");
+        for (now, verdict) in [
+            (50, Verdict::Fresh),
+            (1_049, Verdict::Fresh),
+            (1_050, Verdict::Revalidate),
+            (1_149, Verdict::Revalidate),
+            (1_150, Verdict::LoadOrStale),
+            (1_549, Verdict::LoadOrStale),
+            (1_550, Verdict::Load),
+        ] {
+            assert_eq!(times.judge(&spec, at(now), false, never), verdict, "{now}");
+            assert_eq!(times.covers_errors(&spec, at(now)), now < 1_550, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_load_that_takes_no_time_counts_as_a_millisecond() {
+        let spec = Spec::for_everybody(ms(1_000)).ttl_jitter(0.0);
+        assert_eq!(Times::of_load(&spec, None, at(50), at(50), 0).delta, LEAST_DELTA);
+        assert_eq!(Times::of_load(&spec, None, at(50), at(20), 0).delta, LEAST_DELTA, "nor less");
+    }
+
+    #[test]
+    fn while_a_failure_is_remembered_nobody_tries_again_that_can_be_served() {
+        let spec = Spec::for_everybody(ms(1_000)).ttl_jitter(0.0);
+        let spec = spec.stale_while_revalidate(ms(100)).stale_if_error(ms(200));
+        let times = Times::of_load(&spec, None, at(0), at(100), 0);
+        for (now, free, held) in [
+            (1_099, Verdict::RefreshEarly, Verdict::Fresh),
+            (1_100, Verdict::Revalidate, Verdict::Stale),
+            (1_200, Verdict::LoadOrStale, Verdict::Stale),
+            (1_300, Verdict::Load, Verdict::Load),
+        ] {
+            assert_eq!(times.judge(&spec, at(now), false, || 0), free, "{now}");
+            assert_eq!(times.judge(&spec, at(now), true, || 0), held, "{now}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_draw_refreshes_before_early_from_and_none_is_asked_for(
+            ttl in 1_u64..100_000, delta in 0_u64..10_000, beta in 0.0_f64..=10.0, draw: u64, at_share in 0.0_f64..1.0,
+        ) {
+            let spec = Spec::for_everybody(ms(ttl)).ttl_jitter(0.0).early_refresh(beta);
+            let times = Times::of_load(&spec, None, at(0), at(delta), 0);
+            let life = times.expiry.saturating_since(times.since);
+            let now = times.since + life.mul_f64(at_share);
+            if now < times.early_from {
+                prop_assert!(!should_refresh(now, times.expiry, times.delta, beta, unit(draw)));
+            }
+        }
+
+        #[test]
+        fn jitter_only_shortens_and_by_no_more_than_its_share(
+            millis in 1_u64..1_000_000, share in 0.0_f64..=0.5, draw: u64,
+        ) {
+            let time = ms(millis);
+            let short = jittered(time, share, draw);
+            prop_assert!(short <= time);
+            prop_assert!(short >= time.mul_f64(1.0 - share).saturating_sub(Duration::from_nanos(1)));
+        }
+
+        /// Random waiters, deaths and departures: at most one leads, nobody is forgotten.
+        #[test]
+        fn a_crew_has_one_leader_or_a_vacancy_or_is_over(steps in prop::collection::vec(0_u8..4, 1..60)) {
+            let mut crew = Crew::new(Priority::Low, Some(at(10)), at(1_000));
+            let (mut leads, mut able, mut unable, mut over, mut hand_overs) = (true, 0_usize, 0_usize, false, 0_u8);
+            for (n, step) in steps.into_iter().enumerate() {
+                if over {
+                    break;
+                }
+                match step {
+                    0 => {
+                        let deadline = at(n as u64 * 7);
+                        crew.join(Priority::ALL[n % 4], Some(deadline), n % 3 != 0);
+                        if n % 3 != 0 { able += 1 } else { unable += 1 }
+                        prop_assert!(crew.deadline() >= deadline.min(at(1_000)));
+                        prop_assert!(crew.priority() >= Priority::ALL[n % 4]);
+                    }
+                    1 if leads => {
+                        leads = false;
+                        match crew.died() {
+                            Next::Over => {
+                                over = true;
+                                prop_assert!(able == 0 || hand_overs == HAND_OVERS);
+                            }
+                            Next::Vacant => prop_assert!(able > 0 && hand_overs < HAND_OVERS),
+                            Next::Unchanged => prop_assert!(false, "a death changes something"),
+                        }
+                    }
+                    2 if able > 0 => {
+                        let took = crew.take_over(None, at(1_000));
+                        prop_assert_eq!(took, !leads, "only a vacancy can be taken, and any vacancy can");
+                        if took {
+                            leads = true;
+                            able -= 1;
+                            unable += 1;
+                            hand_overs += 1;
+                            prop_assert!(!crew.take_over(None, at(1_000)), "by one");
+                        }
+                    }
+                    3 if able + unable > 0 => {
+                        let leaves_able = able > 0 && (unable == 0 || n % 2 == 0);
+                        if leaves_able { able -= 1 } else { unable -= 1 }
+                        if crew.leave(leaves_able) == Next::Over {
+                            over = true;
+                            prop_assert!(!leads && able == 0, "given up only when nobody could lead");
+                        } else {
+                            prop_assert!(leads || able > 0, "a vacancy that nobody can take");
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(crew.waiting(), able + unable);
+            }
+        }
+    }
+}

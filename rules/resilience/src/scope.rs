@@ -1,0 +1,76 @@
+//! What the rules of one policy share: its name, where it reads time and chance, and where it records decisions.
+
+use std::sync::Arc;
+
+use mainstay_envelope::{Chance, Clock, Monotonic, SystemChance, SystemClock};
+
+use crate::record::{INPUTS, Recorder};
+use crate::refusal::{DecisionId, Refusal, Rule, Why};
+
+/// One policy's surroundings. Made once, shared by all its rules.
+///
+/// Its clock must be the one that the deadlines of its calls were read from (a
+/// [`Context`](mainstay_envelope::Context)'s), or they mean nothing to it.
+#[derive(Debug)]
+pub struct Scope {
+    name: Arc<str>,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+    recorder: Recorder,
+}
+
+impl Scope {
+    /// These surroundings.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+        recorder: Recorder,
+    ) -> Self {
+        Scope { name: name.into(), clock, chance, recorder }
+    }
+
+    /// The machine's clock and chance, and no recording: for one rule used by itself.
+    pub fn system(name: impl Into<Arc<str>>) -> Self {
+        Self::new(name, Arc::new(SystemClock), Arc::new(SystemChance::new()), Recorder::off())
+    }
+
+    /// The policy's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// A reading of the policy's clock.
+    pub fn now(&self) -> Monotonic {
+        self.clock.now()
+    }
+
+    /// 64 uniform random bits.
+    pub fn draw(&self) -> u64 {
+        self.chance.next_u64()
+    }
+
+    /// Where decisions are kept.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Records a refusal and makes it. `inputs` and `verdict` as the rule's `state.rs` says.
+    pub fn refuse(
+        &self,
+        rule: Rule,
+        question: u8,
+        now: Monotonic,
+        inputs: [u64; INPUTS],
+        verdict: u64,
+        why: Why,
+    ) -> Refusal {
+        let decision = self.recorder.notable(rule, question, now, inputs, verdict);
+        Refusal::new(decision, rule, &self.name, why)
+    }
+
+    /// A refusal of which there is nothing to decide again.
+    pub fn refuse_unrecorded(&self, rule: Rule, why: Why) -> Refusal {
+        Refusal::new(DecisionId::UNRECORDED, rule, &self.name, why)
+    }
+}
