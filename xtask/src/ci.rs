@@ -5,7 +5,8 @@
 //!
 //! What is built, and why: clippy and rustdoc share one check build, the tests and examples one dev build,
 //! both with all features, because a test behind a feature that no lane turns on is a test nobody runs.
-//! Features are additive here. No lane builds in release mode: the programs that need it build it once.
+//! Features are additive here. One kind of feature is left to the full lane: `server-tests` of a backend
+//! whose server it starts. No lane builds in release mode: the programs that need it build it once.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::engines;
 use crate::process::{self, Ended};
 use crate::tree;
 
@@ -50,14 +52,24 @@ const FAST: &[Step] = &[
     step("format", "cargo fmt --all --check"),
     step("tidy", "cargo xtask tidy"),
     step("clippy", "cargo clippy --workspace --all-targets --all-features -- -D warnings"),
-    step("tests", "cargo test --all-features --lib --bins --tests"),
-    step("doctests", "cargo test --all-features --doc"),
+    step(
+        "tests",
+        "cargo test --workspace --exclude bench-peers --exclude mainstay-cli --exclude mainstay-postgres --all-features \
+         --lib --bins --tests",
+    ),
+    step(
+        "doctests",
+        "cargo test --workspace --exclude bench-peers --exclude mainstay-cli --exclude mainstay-postgres --all-features \
+         --doc",
+    ),
+    step("tests beside a server", "cargo test --package mainstay-cli --package mainstay-postgres"),
     step("examples", "cargo xtask examples"),
     step("documentation", "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --all-features --no-deps"),
 ];
 
 /// What takes long, beside what is in the fast lane.
 const FULL: &[Step] = &[
+    step("tests on a server", "cargo test --package mainstay-cli --package mainstay-postgres --all-features"),
     step("outside", "cargo xtask outside"),
     step("crash", "cargo xtask crash store --kills 300 --seed 1"),
     step("power cuts", "cargo xtask powercut --cuts 500 --seed 1"),
@@ -65,6 +77,9 @@ const FULL: &[Step] = &[
     step("openapi", "cargo xtask openapi"),
     step("mutations", "cargo xtask mutate --gate"),
 ];
+
+/// What a person types for the servers that the full lane's steps have.
+const SERVERS: &str = "cargo xtask engines up postgres && eval \"$(cargo xtask engines env postgres)\"";
 
 /// A step that takes longer hangs: a lane is to end, red, rather than be cut off without a word.
 const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -93,8 +108,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     };
     // Asked now, once: a step may build this program anew, and then Linux calls the file we run "deleted".
     let own = std::env::current_exe().context("where is this program?")?;
-    let summary =
-        Runner { own, quiet_stdout: arguments.json, limit: STEP_LIMIT }.run(arguments.lane, steps)?;
+    // Kept until the last step has ended, and taken down also when one fails or the user interrupts.
+    let servers = match arguments.lane {
+        Lane::Fast => None,
+        Lane::Full => {
+            eprintln!("==> servers: as by `cargo xtask engines up postgres`");
+            Some(engines::Lane::up().context("the lane's servers are not up, so none of its steps was run")?)
+        }
+    };
+    let settings = servers.as_ref().map_or(Vec::new(), |servers| servers.settings().to_vec());
+    let runner = Runner { own, quiet_stdout: arguments.json, limit: STEP_LIMIT, settings };
+    let summary = runner.run(arguments.lane, steps)?;
+    drop(servers);
     if arguments.json {
         println!("{}", serde_json::to_string(&summary)?);
     }
@@ -107,6 +132,8 @@ struct Runner {
     /// Standard output belongs to the JSON summary, so the steps write to standard error.
     quiet_stdout: bool,
     limit: Duration,
+    /// What every step finds in its environment: where the lane's servers are.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Runner {
@@ -122,6 +149,9 @@ impl Runner {
             if let Some(failure) = failure {
                 eprintln!("<== {} failed after {seconds:.1} s: {failure}", step.name);
                 eprintln!("    the steps after it were not run; to repeat it: {}", step.command);
+                if !self.settings.is_empty() {
+                    eprintln!("    it had servers; to have them again: {SERVERS}");
+                }
                 break;
             }
             eprintln!("<== {} passed in {seconds:.1} s", step.name);
@@ -169,7 +199,8 @@ impl Runner {
             [program, arguments @ ..] => (Command::new(program), arguments),
             [] => bail!("a step without a command"),
         };
-        command.args(arguments).envs(settings).current_dir(tree::root()?);
+        let servers = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        command.args(arguments).envs(servers).envs(settings).current_dir(tree::root()?);
         Ok(command)
     }
 }
@@ -179,7 +210,8 @@ mod tests {
     use super::*;
 
     fn runner() -> Runner {
-        Runner { own: "xtask".into(), quiet_stdout: false, limit: Duration::from_secs(60) }
+        let limit = Duration::from_secs(60);
+        Runner { own: "xtask".into(), quiet_stdout: false, limit, settings: Vec::new() }
     }
 
     #[test]
@@ -219,6 +251,35 @@ mod tests {
         assert!(settings.contains(&("OTHER".as_ref(), Some("1".as_ref()))), "{settings:?}");
         assert_eq!(command.get_program(), "env");
         assert_eq!(command.get_args().collect::<Vec<_>>(), ["--version"]);
+    }
+
+    #[test]
+    fn every_step_finds_the_servers_in_its_environment() {
+        let settings = vec![("WHERE_THE_SERVER_IS", "here".to_owned())];
+        let steps = [step("asks", "printenv WHERE_THE_SERVER_IS")];
+        assert!(!runner().run(Lane::Full, &steps).unwrap().passed);
+        assert!(Runner { settings, ..runner() }.run(Lane::Full, &steps).unwrap().passed);
+    }
+
+    #[test]
+    fn what_the_fast_lane_leaves_out_is_tested_without_a_server_and_with_one() {
+        let commands = || FAST.iter().chain(FULL).map(|step| step.command);
+        let tests = |package: &str, with_a_server: bool| {
+            commands().any(|command| {
+                let words: Vec<&str> = command.split(' ').collect();
+                command.starts_with("cargo test ")
+                    && words.windows(2).any(|pair| pair == ["--package", package])
+                    && words.contains(&"--all-features") == with_a_server
+            })
+        };
+        for command in commands() {
+            let words: Vec<&str> = command.split(' ').collect();
+            for pair in words.windows(2).filter(|pair| pair[0] == "--exclude" && pair[1] != "bench-peers") {
+                for with_a_server in [false, true] {
+                    assert!(tests(pair[1], with_a_server), "{}: no step tests it, {with_a_server}", pair[1]);
+                }
+            }
+        }
     }
 
     #[test]

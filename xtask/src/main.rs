@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod crash;
+mod engines;
 mod examples;
 mod mutate;
 mod openapi;
@@ -13,6 +14,7 @@ mod outside;
 mod powercut;
 mod process;
 mod shop;
+mod sim;
 mod tidy;
 mod tree;
 
@@ -46,6 +48,10 @@ enum Check {
     Outside(outside::Arguments),
     /// Check the shop's answers against its own OpenAPI documents, with schemathesis.
     Openapi(openapi::Arguments),
+    /// Start, watch, break and stop the servers that some tests need.
+    Engines(engines::Arguments),
+    /// Simulate load, failures and retries around the resilience rules; prints figures and draws plots.
+    Sim(sim::Arguments),
     /// Compare with other software on this machine; a measurement, part of no lane.
     Bench(bench::Arguments),
 }
@@ -73,6 +79,8 @@ fn run(check: Check) -> anyhow::Result<bool> {
         Check::Powercut(arguments) => powercut::run(&arguments),
         Check::Outside(arguments) => outside::run(&arguments),
         Check::Openapi(arguments) => openapi::run(&arguments),
+        Check::Engines(arguments) => engines::run(&arguments),
+        Check::Sim(arguments) => sim::run(&arguments),
         Check::Bench(arguments) => bench::run(&arguments),
     }
 }

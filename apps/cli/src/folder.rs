@@ -1,18 +1,45 @@
 //! The data folder of `mainstay up`: what lies where, and which services there are.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use mainstay::Context;
+use mainstay::postgres::Postgres;
 use mainstay::sqlite::{Options, Sqlite};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::output::Unusable;
+use crate::place::{self, Given, Server};
 
 /// Where the data are when nothing is said about it.
 pub(crate) const DEFAULT: &str = "mainstay-data";
+
+/// The beginning of the schemas' names where the stores are in a database and the URL names none: `shop_order` and so on.
+pub(crate) const SCHEMAS: &str = "shop";
+
+/// The stores of several services, all of one kind.
+#[derive(Debug)]
+pub(crate) enum Stores {
+    Files(Vec<(Service, Sqlite)>),
+    Server(Vec<(Service, Postgres)>),
+}
+
+/// What a small file says, that is for this user alone; written with `text` when it is not there.
+pub(crate) fn kept(path: &Path, text: &str) -> io::Result<String> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(cause) => return Err(cause),
+    }
+    fs::read_to_string(path)
+}
 
 /// A service of the shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -62,6 +89,11 @@ impl std::fmt::Display for Service {
 /// DIR/{order,payment,inventory}/store.db    its facts and views
 /// DIR/{order,payment,inventory}/log.db      what it tells the others
 /// ```
+/// Where the stores are in a database (`--store`), in place of store.db:
+/// ```text
+/// DIR/identity                              by which each store knows its folder again
+/// DIR/{order,payment,inventory}/store.id    by which the folder knows its stores again
+/// ```
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);
 
@@ -106,8 +138,38 @@ impl Folder {
         self.of(service).join("store.db")
     }
 
-    /// Those of these services' stores that are there, opened for reading only.
-    pub(crate) fn stores(&self, services: &[Service]) -> Result<Vec<(Service, Sqlite)>> {
+    /// Which store in a database belongs to a service's log.
+    pub(crate) fn store_id(&self, service: Service) -> PathBuf {
+        self.of(service).join("store.id")
+    }
+
+    /// What this folder is called by the stores that belong to it; given when it is first asked for.
+    pub(crate) fn identity(&self) -> io::Result<Uuid> {
+        let path = self.0.join("identity");
+        let text = kept(&path, &Context::system().new_id().to_string())?;
+        let said =
+            |_| io::Error::other(format!("{} holds no identity; restore it from a copy", path.display()));
+        Uuid::parse_str(text.trim()).map_err(said)
+    }
+
+    /// Those of these services' stores that are there, opened for reading only; `store`: the database they are in.
+    pub(crate) async fn stores(&self, services: &[Service], store: Option<&Given>) -> Result<Stores> {
+        match store {
+            Some(store) => Ok(Stores::Server(self.on_server(services, &store.server()?).await?)),
+            None => Ok(Stores::Files(self.in_files(services)?)),
+        }
+    }
+
+    async fn on_server(&self, services: &[Service], server: &Server) -> Result<Vec<(Service, Postgres)>> {
+        let mut stores = Vec::new();
+        for service in services {
+            let options = server.part(SCHEMAS, service.name())?.options().read_only();
+            stores.push((*service, place::open(options).await?));
+        }
+        Ok(stores)
+    }
+
+    fn in_files(&self, services: &[Service]) -> Result<Vec<(Service, Sqlite)>> {
         let mut stores = Vec::new();
         for service in services {
             let file = self.store(*service);
@@ -115,15 +177,21 @@ impl Folder {
                 stores.push((*service, Sqlite::open(Options::new(&file).read_only())?));
             }
         }
-        if stores.is_empty() {
-            return Err(Unusable(format!(
-                "{}: there is no store of a service in this folder; nothing was done; give the data folder of \
-                 `mainstay up` with --data",
-                self.0.display()
-            ))
-            .into());
+        if !stores.is_empty() {
+            return Ok(stores);
         }
-        Ok(stores)
+        let folder = self.0.display();
+        let why = match services.iter().any(|service| self.store_id(*service).exists()) {
+            true => format!(
+                "{folder}: the stores of this folder's services are in a database; nothing was done; name it with --store, \
+                 as `mainstay up` was told"
+            ),
+            false => format!(
+                "{folder}: there is no store of a service in this folder; nothing was done; give the data folder of \
+                 `mainstay up` with --data"
+            ),
+        };
+        Err(Unusable(why).into())
     }
 
     pub(crate) fn log(&self, service: Service) -> PathBuf {

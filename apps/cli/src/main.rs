@@ -6,8 +6,12 @@ mod events;
 mod folder;
 mod http;
 mod output;
+mod place;
+mod probe;
 mod saga;
+mod secret;
 mod service;
+mod shop_store;
 mod up;
 
 use std::process::ExitCode;
@@ -40,9 +44,12 @@ enum Command {
     /// What came of one cause across all services; the choreography they declare.
     #[command(subcommand)]
     Saga(saga::Command),
-    /// Append, read, follow and verify the events of a store file.
+    /// Append, read, follow and verify the events of a store: a file, or a schema of a PostgreSQL database.
     #[command(subcommand)]
     Events(events::Command),
+    /// Ask what a store or a server really promises.
+    #[command(subcommand)]
+    Probe(probe::Command),
     /// Measure this machine and the store on it.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -56,7 +63,7 @@ impl Command {
             Self::Up(_) | Self::Service(_) => false,
             Self::DeadLetter(command) => command.only_prints(),
             Self::Events(command) => command.only_prints(),
-            Self::Saga(_) | Self::Bench(_) => true,
+            Self::Saga(_) | Self::Probe(_) | Self::Bench(_) => true,
         }
     }
 }
@@ -84,6 +91,7 @@ fn main() -> ExitCode {
             Command::Saga(command) => saga::run(command, &output).await,
             Command::DeadLetter(command) => dead_letter::run(command, &output).await,
             Command::Events(command) => events::run(command, &output).await,
+            Command::Probe(command) => probe::run(command, &output).await,
             Command::Bench(command) => bench::run(command, &output).await,
         }
     });

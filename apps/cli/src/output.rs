@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use mainstay::flow::inbox::DeadLetterError;
 use mainstay::flow::timeline::TimelineError;
+use mainstay::postgres;
 use mainstay::sqlite::{LogError, OpenError};
 use mainstay::store::{AppendError, Broken, ReadError, Refusal, TransactError};
 use mainstay_runtime::supervisor;
 use serde::Serialize;
+
+use crate::secret::without_passwords;
 
 /// What the exit code says. Documented in the help; scripts rely on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +142,7 @@ impl Output {
     /// What the answer lacks, on standard error: it is no part of it, and no failure.
     pub(crate) fn note(&self, text: &str) {
         self.progress_done();
-        let _ = writeln!(io::stderr().lock(), "note: {text}");
+        let _ = writeln!(io::stderr().lock(), "note: {}", without_passwords(text));
     }
 
     /// Ends the line of progress.
@@ -165,8 +168,10 @@ impl Output {
     }
 
     fn failed(&self, code: Code, message: &str) -> ExitCode {
+        // Whatever quoted it: an argument that was refused, a library's error.
+        let message = without_passwords(message);
         let code = code as u8;
-        let failure = Failure { error: Explained { code, message: message.to_owned() } };
+        let failure = Failure { error: Explained { code, message: message.clone() } };
         let told = self.json && self.print(&failure, |_| String::new()).is_ok();
         if !told {
             // Nobody is left to tell when standard error is gone.
@@ -180,6 +185,12 @@ fn code(error: &anyhow::Error) -> Code {
     for cause in error.chain() {
         if cause.is::<BadInput>() {
             return Code::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<postgres::OpenError>() {
+            return match error {
+                postgres::OpenError::BadUrl { .. } | postgres::OpenError::BadSetting { .. } => Code::Usage,
+                _ => Code::Unusable,
+            };
         }
         if cause.is::<OpenError>() || cause.is::<LogError>() || cause.is::<Unusable>() {
             return Code::Unusable;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hyper::{Method, StatusCode};
 use mainstay::Context;
+use mainstay::postgres::Postgres;
 use mainstay::sqlite::{EmbeddedLog, LogOptions, Options, Sqlite};
+use mainstay::store::Store;
 use mainstay_runtime::{Announcement, Asked, Lifeline, Lock, NotLocked, logs};
 use mainstay_shop::service::Wiring;
 use mainstay_shop::{inventory, order, payment};
@@ -20,6 +22,8 @@ use crate::bench::shop_process::commits_line;
 use crate::folder::{Folder, Service};
 use crate::http::Http;
 use crate::output::Unusable;
+use crate::place::{Durability, Given};
+use crate::shop_store::{self, For};
 
 /// How long a service may take to finish what it has begun: its open requests, then what it follows, then what it
 /// publishes, for 5 s each. Past it the process ends, and the next one goes on where it was.
@@ -49,78 +53,140 @@ pub(crate) struct Arguments {
     /// Where it answers, on 127.0.0.1.
     #[arg(long, value_name = "PORT")]
     port: u16,
+    /// The database that its store is in: postgres://…, or env:NAME.
+    #[arg(long, value_name = "URL")]
+    store: Option<Given>,
+    /// Of a server that may lose what it has acknowledged.
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    durability: Durability,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut lifeline = Lifeline::hold().context("no signal handler could be set; nothing was started")?;
-    let Arguments { service, data, port } = arguments;
+    let Arguments { service, data, port, store, durability } = arguments;
     let data = Folder::new(data);
     // Held until this function has returned, when nothing writes any more.
     let _lock = take(&data, service).await?;
-    let store = Sqlite::open(Options::new(data.store(service)))?;
-    let log = EmbeddedLog::open(LogOptions::new(data.log(service)))?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
-        format!("port {port}, for the {service} service, can't be listened on; nothing was served")
-    })?;
-    let address = listener.local_addr()?.to_string();
-
-    let (stop, stopped) = watch::channel(false);
-    let mut wiring = wired(store.clone(), log.clone(), listener, stopped);
-    let participant = match service {
-        Service::Order => order::participant(),
-        Service::Payment => payment::participant(),
-        Service::Inventory => inventory::participant(),
+    let at = At { service, data: &data, port };
+    let Some(given) = store else {
+        shop_store::keeps_files(&data, service)?;
+        let store = Sqlite::open(Options::new(data.store(service)))?;
+        let (asked, kept) = (store.clone(), store.clone());
+        return at
+            .serve(
+                store,
+                move || unhealthy(&asked),
+                &mut lifeline,
+                |log| {
+                    tell(&commits_line(kept.groups().commits(), log.groups().commits()));
+                },
+            )
+            .await;
     };
-    for name in participant.follows().into_keys() {
-        let other = Service::ALL.into_iter().find(|service| service.name() == name);
-        let other = other
-            .with_context(|| format!("{service} follows {name}, which is no service; nothing was served"))?;
-        wiring = wiring.follow(name, EmbeddedLog::follow(LogOptions::new(data.log(other)))?);
+    let store = shop_store::open(&given.server()?, &data, service, durability, For::Serving, tell).await?;
+    let (told, health) = watch::channel(store.unhealthy().await);
+    let watching = tokio::spawn(watch_over(store.clone(), told));
+    let ended = at.serve(store.clone(), move || health.borrow().clone(), &mut lifeline, |_| {}).await;
+    watching.abort();
+    // So that the next process's sequencer need not wait for this one's lease.
+    store.close().await;
+    ended
+}
+
+/// How often a server is asked how it is.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps up to date whether a store on a server can do its work: nobody who asks for it waits for the server.
+async fn watch_over(store: Postgres, told: watch::Sender<Option<String>>) {
+    while !told.is_closed() {
+        tokio::time::sleep(ASKED_EVERY).await;
+        told.send_replace(store.unhealthy().await);
     }
+}
 
-    let readiness = tokio::spawn(announce(address));
-    let serving = async move {
-        match service {
-            Service::Order => order::serve(wiring).await,
-            Service::Payment => payment::serve(wiring).await,
-            Service::Inventory => inventory::serve(wiring).await,
+/// Which service, and where.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    service: Service,
+    data: &'a Folder,
+    port: u16,
+}
+
+impl At<'_> {
+    /// Serves until it is asked to end, or something of it ends by itself. `told` hears of the log when all is over.
+    async fn serve<S: Store>(
+        self,
+        store: S,
+        health: impl Fn() -> Option<String> + Send + Sync + 'static,
+        lifeline: &mut Lifeline,
+        told: impl FnOnce(&EmbeddedLog),
+    ) -> Result<()> {
+        let Self { service, data, port } = self;
+        let log = EmbeddedLog::open(LogOptions::new(data.log(service)))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
+            format!("port {port}, for the {service} service, can't be listened on; nothing was served")
+        })?;
+        let address = listener.local_addr()?.to_string();
+
+        let (stop, stopped) = watch::channel(false);
+        let mut wiring = wired(store, log.clone(), listener, stopped, health);
+        let participant = match service {
+            Service::Order => order::participant(),
+            Service::Payment => payment::participant(),
+            Service::Inventory => inventory::participant(),
+        };
+        for name in participant.follows().into_keys() {
+            let other = Service::ALL.into_iter().find(|service| service.name() == name);
+            let other = other.with_context(|| {
+                format!("{service} follows {name}, which is no service; nothing was served")
+            })?;
+            wiring = wiring.follow(name, EmbeddedLog::follow(LogOptions::new(data.log(other)))?);
         }
-    };
-    let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        asked = lifeline.asked() => {
-            readiness.abort();
-            // The supervisor says by itself that it asked.
-            if asked != Asked::Terminated {
-                tell(&format!("draining: {asked}"));
+
+        let readiness = tokio::spawn(announce(address));
+        let serving = async move {
+            match service {
+                Service::Order => order::serve(wiring).await,
+                Service::Payment => payment::serve(wiring).await,
+                Service::Inventory => inventory::serve(wiring).await,
             }
-            stop.send_replace(true);
-            match tokio::time::timeout(DRAIN_WITHIN, serving).await {
-                Ok(ended) => ended,
-                Err(_) => anyhow::bail!(
-                    "not drained within {DRAIN_WITHIN:?}; what was acknowledged is kept, and the rest is done again \
-                     by the next process"
-                ),
+        };
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            asked = lifeline.asked() => {
+                readiness.abort();
+                // The supervisor says by itself that it asked.
+                if asked != Asked::Terminated {
+                    tell(&format!("draining: {asked}"));
+                }
+                stop.send_replace(true);
+                match tokio::time::timeout(DRAIN_WITHIN, serving).await {
+                    Ok(ended) => ended,
+                    Err(_) => anyhow::bail!(
+                        "not drained within {DRAIN_WITHIN:?}; what was acknowledged is kept, and the rest is done again \
+                         by the next process"
+                    ),
+                }
             }
-        }
-    };
-    readiness.abort();
-    tell(&commits_line(store.groups().commits(), log.groups().commits()));
-    Ok(ended?)
+        };
+        readiness.abort();
+        told(&log);
+        Ok(ended?)
+    }
 }
 
 /// What every service has: its files, its place, and how it stands with them.
-fn wired(
-    store: Sqlite,
+fn wired<S: Store>(
+    store: S,
     log: EmbeddedLog,
     listener: TcpListener,
     stopped: watch::Receiver<bool>,
-) -> Wiring<Sqlite, EmbeddedLog> {
-    let asked = store.clone();
+    health: impl Fn() -> Option<String> + Send + Sync + 'static,
+) -> Wiring<S, EmbeddedLog> {
     let mut wiring = Wiring::new(store, log, listener, Context::system(), stopped);
     wiring.tell = Arc::new(tell);
-    wiring.health(move || unhealthy(&asked))
+    wiring.health(health)
 }
 
 async fn take(data: &Folder, service: Service) -> Result<Lock> {
@@ -244,7 +310,8 @@ mod tests {
         let store = Sqlite::open(options).unwrap();
         let log = EmbeddedLog::open(LogOptions::new(folder.path().join("log.db"))).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let wiring = wired(store.clone(), log, listener, watch::channel(false).1);
+        let asked = store.clone();
+        let wiring = wired(store.clone(), log, listener, watch::channel(false).1, move || unhealthy(&asked));
         assert_eq!((wiring.health)(), None);
 
         let (go, wait) = std::sync::mpsc::channel::<()>();

@@ -126,7 +126,8 @@ pub mod limits {
 /// its page, at most a thousand events. Copy the bytes of what you keep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
-    /// Its place in the feed: dense, from 1.
+    /// Its place in the feed: dense, from 1. START when a stream is read before the store's sequencer has given it one;
+    /// `hash` is all zeros then.
     pub position: crate::Position,
     /// The stream it belongs to.
     pub stream: StreamName,

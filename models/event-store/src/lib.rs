@@ -93,6 +93,7 @@ mod ahead;
 pub mod chain;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod consistency;
 mod event;
 mod hash;
 pub mod inbox;
@@ -114,6 +115,7 @@ mod view;
 pub use act::{Act, StreamAct, check_events};
 pub use ahead::ReadAhead;
 pub use chain::{Archived, Broken, Verifier};
+pub use consistency::{Consistency, IfCutOff};
 pub use event::{NewEvent, Payload, Recorded, limits};
 pub use hash::{BadHash, Hash};
 pub use lease::{Lease, Leased};

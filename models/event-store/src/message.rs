@@ -60,6 +60,9 @@ pub struct OutboxRecord {
     /// The feed's last position when its transaction committed, which is the mark of that transaction's receipt:
     /// who has handled all messages up to this one has seen every act whose receipt has this mark or a lower one.
     ///
+    /// Where a sequencer gives positions behind the writers: where its transaction's events end in the feed, which is what
+    /// `position(receipt)` says; without events of its own, where the feed was when it was numbered.
+    ///
     /// START where the file was written before positions were kept: such a row proves nothing about receipts.
     pub position: Position,
 }

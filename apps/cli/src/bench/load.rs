@@ -1,4 +1,4 @@
-//! The load on the store itself: appenders that each wait for their acknowledgement.
+//! The load on a store: appenders that each wait for their acknowledgement.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,6 +57,12 @@ impl Measured {
 pub(crate) async fn seed(path: &Path, load: Load) -> Result<Sqlite> {
     remove(path)?;
     let store = Sqlite::open(Options::new(path))?;
+    begin(&store, load).await?;
+    Ok(store)
+}
+
+/// Begins every stream with an event of its own.
+pub(crate) async fn begin<S: Store>(store: &S, load: Load) -> Result<()> {
     let cx = Context::system();
     let opened = EventType::new("AccountCreated")?;
     for chunk in (0..load.streams).collect::<Vec<_>>().chunks(500) {
@@ -67,7 +73,7 @@ pub(crate) async fn seed(path: &Path, load: Load) -> Result<Sqlite> {
         }
         store.append(&cx, act).await?;
     }
-    Ok(store)
+    Ok(())
 }
 
 /// Removes a store's files.
@@ -84,7 +90,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Appends one event at a time from each of `appenders` until the time is over, or until `events` are written.
+/// Appends to a file, as [`put`], and closes it.
 pub(crate) async fn append(
     store: Sqlite,
     appenders: usize,
@@ -92,6 +98,36 @@ pub(crate) async fn append(
     events: Option<u64>,
 ) -> Result<Measured> {
     let before = store.groups();
+    let Put { events, seconds, latency } = put(&store, appenders, load, events).await?;
+    let groups = store.groups().since(&before);
+    store.close();
+    Ok(Measured { events, seconds, latency, groups })
+}
+
+/// What all appenders did together.
+pub(crate) struct Put {
+    pub(crate) events: u64,
+    pub(crate) seconds: f64,
+    pub(crate) latency: Histogram<u64>,
+}
+
+impl Put {
+    pub(crate) fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    pub(crate) fn us(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+}
+
+/// Appends one event at a time from each of `appenders` until the time is over, or until `events` are written.
+pub(crate) async fn put<S: Store>(
+    store: &S,
+    appenders: usize,
+    load: Load,
+    events: Option<u64>,
+) -> Result<Put> {
     let began = Instant::now();
     let tasks: Vec<_> = (0..appenders)
         .map(|appender| {
@@ -107,14 +143,11 @@ pub(crate) async fn append(
         events += count;
         latency.add(own)?;
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let groups = store.groups().since(&before);
-    store.close();
-    Ok(Measured { events, seconds, latency, groups })
+    Ok(Put { events, seconds: began.elapsed().as_secs_f64(), latency })
 }
 
-async fn one_appender(
-    store: Sqlite,
+async fn one_appender<S: Store>(
+    store: S,
     appender: u64,
     load: Load,
     began: Instant,

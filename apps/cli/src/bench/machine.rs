@@ -51,12 +51,18 @@ impl Machine {
             fdatasync_p50_us: latencies[latencies.len() / 2],
             fdatasync_p99_us: latencies[latencies.len() * 99 / 100],
             cpu_pressure_some_avg10: pressure(),
-            cores: std::thread::available_parallelism()?.get(),
+            cores: cores()?,
         })
     }
 }
 
-fn pressure() -> Option<f64> {
+/// Cores that this process may use.
+pub(crate) fn cores() -> Result<usize> {
+    Ok(std::thread::available_parallelism()?.get())
+}
+
+/// See [`Machine::cpu_pressure_some_avg10`].
+pub(crate) fn pressure() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
     text.lines()
         .find(|line| line.starts_with("some"))?

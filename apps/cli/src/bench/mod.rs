@@ -1,12 +1,15 @@
-//! `mainstay bench`: comparisons with physical limits, on this machine, in a folder that is made and removed.
+//! `mainstay bench`: comparisons with physical limits, on this machine, in a folder or a schema that is made and removed.
 
 mod flow;
 mod load;
 mod machine;
 mod plain;
+mod policy;
+mod postgres;
 mod project;
 mod ratio;
 mod rows;
+mod rules;
 mod scratch;
 mod shop;
 pub(crate) mod shop_process;
@@ -24,6 +27,8 @@ pub(crate) enum Command {
     Store(store::Arguments),
     /// The flow of facts: the relay, the inbox, a poisoned message.
     Flow(flow::Arguments),
+    /// The rules for calls: circuit breaker, the whole outbound stack.
+    Policy(policy::Arguments),
     /// The shop: orders through three services, as an outside client sees them.
     Shop(shop::Arguments),
 }
@@ -32,6 +37,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
         Command::Store(arguments) => store::run(arguments, output).await,
         Command::Flow(arguments) => flow::run(arguments, output).await,
+        Command::Policy(arguments) => policy::run(arguments, output).await,
         Command::Shop(arguments) => shop::run(arguments, output).await,
     }
 }

@@ -1,4 +1,5 @@
-//! `mainstay bench store`: the SQLite store beside the physical limits of the same machine, in one run.
+//! `mainstay bench store`: the SQLite store beside the physical limits of the same machine, in one run; with `--url` the
+//! store on a server.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,9 +18,9 @@ use crate::output::{BadInput, Output};
 
 /// Measures the store and says whether its targets are met.
 ///
-/// Each comparison is made of interleaved pairs of runs on fresh files; a target is judged at the worse end of
-/// the 95 % interval of the pairs' median ratio. Absolute figures are printed beside the disk's fdatasync and
-/// the CPU pressure of the moment, and are never judged.
+/// Each comparison is made of interleaved pairs of runs; a target is judged at the worse end of the 95 % interval of
+/// the pairs' median ratio. Absolute figures are printed beside the disk's fdatasync and the CPU pressure of the
+/// moment, and are never judged. Files are fresh for each run; on a server (--url) a scratch schema is made and dropped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Where to write; needs about 1 GB. Everything is removed at the end.
@@ -34,6 +35,12 @@ pub(crate) struct Arguments {
     /// How many appenders at once; several comparisons.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
     appenders: Vec<usize>,
+    /// Instead of a file, a database: postgres://user:password@host:port/database. It needs some hundred MB.
+    #[arg(long, conflicts_with_all = ["grow", "keep"])]
+    url: Option<String>,
+    /// With --url: batches under way at once, instead of the store's own choice.
+    #[arg(long, requires = "url", value_parser = clap::value_parser!(u8).range(1..=16))]
+    lanes: Option<u8>,
     /// Events in the feed that is read and projected.
     #[arg(long, default_value_t = 200_000)]
     feed: u64,
@@ -47,6 +54,32 @@ pub(crate) struct Arguments {
 
 const PAYLOAD: usize = 250;
 const STREAMS: u64 = 10_000;
+
+impl Arguments {
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn pairs(&self) -> u32 {
+        self.pairs
+    }
+
+    pub(super) fn appenders(&self) -> &[usize] {
+        &self.appenders
+    }
+
+    pub(super) fn lanes(&self) -> Option<usize> {
+        self.lanes.map(usize::from)
+    }
+
+    pub(super) fn feed(&self) -> u64 {
+        self.feed
+    }
+
+    fn load(&self) -> Load {
+        Load { payload: PAYLOAD, streams: STREAMS, lasts: Duration::from_millis(self.millis) }
+    }
+}
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -74,6 +107,9 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if let Some(events) = arguments.grow {
         return grow(&arguments, events, output).await;
     }
+    if let Some(url) = &arguments.url {
+        return super::postgres::run(&arguments, url, arguments.load(), output).await;
+    }
     let scratch = Scratch::make(&arguments.dir)?;
     let report = measure(&arguments, scratch.path(), output).await?;
     output.print(&report, human)?;
@@ -81,7 +117,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
 }
 
 async fn measure(arguments: &Arguments, folder: &Path, output: &Output) -> Result<Report> {
-    let load = Load { payload: PAYLOAD, streams: STREAMS, lasts: Duration::from_millis(arguments.millis) };
+    let load = arguments.load();
     let (ours, theirs) = (folder.join("store.db"), folder.join("plain.db"));
     let machine = Machine::probe(folder)?;
     let (mut figures, mut ratios) = (Vec::new(), Vec::new());

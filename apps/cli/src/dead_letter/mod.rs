@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use mainstay::Context;
-use mainstay::flow::inbox::{DeadLetterError, DeadLetters};
+use mainstay::flow::inbox::{DeadLetter, DeadLetterError, DeadLetters};
 use mainstay::sqlite::{Options, Sqlite};
+use mainstay::store::Store;
 use serde::Serialize;
 
-use crate::folder::{self, Folder, Service};
+use crate::folder::{self, Folder, SCHEMAS, Service, Stores};
 use crate::output::{BadInput, Output};
+use crate::place::{self, Durability, Given, Opened, on_store};
 
 /// Keys that are read at a time.
 const PAGE: usize = 200;
@@ -35,6 +37,9 @@ pub(crate) struct Whose {
     /// The data folder of `mainstay up`.
     #[arg(long, value_name = "DIR", default_value = folder::DEFAULT)]
     data: PathBuf,
+    /// The database that the services' stores are in, as `mainstay up` was told: postgres://…, or env:NAME.
+    #[arg(long, value_name = "URL")]
+    store: Option<Given>,
     /// Only what this service could not handle.
     #[arg(long)]
     service: Option<Service>,
@@ -67,6 +72,22 @@ impl Whose {
     fn services(&self) -> Vec<Service> {
         self.service.map_or(Service::ALL.to_vec(), |service| vec![service])
     }
+
+    /// Opened for reading only.
+    async fn stores(&self) -> Result<Stores> {
+        self.folder().stores(&self.services(), self.store.as_ref()).await
+    }
+
+    /// Opened to write. What is asked for here is no event and no message, so nobody has to give it a place.
+    async fn open(&self, service: Service) -> Result<Opened> {
+        let Some(store) = &self.store else {
+            return Ok(Opened::File(Sqlite::open(Options::new(self.folder().store(service)).existing())?));
+        };
+        let options = store.server()?.part(SCHEMAS, service.name())?.options().existing();
+        // It is for the service to say what its server may lose.
+        let options = Durability::Warn.of(options.sequencer(None).retention(None), |_| {});
+        Ok(Opened::Server(place::open(options).await?))
+    }
 }
 
 impl Command {
@@ -89,13 +110,20 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
 
 async fn list(arguments: &List, output: &Output) -> Result<()> {
     let mut left = arguments.limit;
+    match arguments.whose.stores().await? {
+        Stores::Files(stores) => list_of(stores, &mut left, output).await,
+        Stores::Server(stores) => list_of(stores, &mut left, output).await,
+    }
+}
+
+async fn list_of<S: Store>(stores: Vec<(Service, S)>, left: &mut usize, output: &Output) -> Result<()> {
     let mut any = false;
-    for (service, store) in arguments.whose.folder().stores(&arguments.whose.services())? {
+    for (service, store) in stores {
         let letters = DeadLetters::new(store)?;
         let mut after = None;
-        while left > 0 {
-            let (keys, next) = letters.list(after, PAGE.min(left)).await?;
-            left -= keys.len().min(left);
+        while *left > 0 {
+            let (keys, next) = letters.list(after, PAGE.min(*left)).await?;
+            *left -= keys.len().min(*left);
             for key in &keys {
                 any = true;
                 output.print(&line::Waiting::new(service, key), line::Waiting::text)?;
@@ -113,19 +141,29 @@ async fn list(arguments: &List, output: &Output) -> Result<()> {
 }
 
 async fn show(arguments: &One, output: &Output) -> Result<()> {
-    for (service, store) in arguments.whose.folder().stores(&arguments.whose.services())? {
-        match DeadLetters::new(store)?.show(&arguments.id).await {
-            Ok(letters) => {
-                for (behind, letter) in letters.iter().enumerate() {
-                    output.print(&line::Shown::new(service, behind, letter)?, line::Shown::text)?;
-                }
-                return Ok(());
-            }
+    let (service, letters) = found(arguments).await?;
+    for (behind, letter) in letters.iter().enumerate() {
+        output.print(&line::Shown::new(service, behind, letter)?, line::Shown::text)?;
+    }
+    Ok(())
+}
+
+/// Whose it is, and what waits behind it.
+async fn found(arguments: &One) -> Result<(Service, Vec<DeadLetter>)> {
+    match arguments.whose.stores().await? {
+        Stores::Files(stores) => found_in(stores, &arguments.id).await,
+        Stores::Server(stores) => found_in(stores, &arguments.id).await,
+    }
+}
+
+async fn found_in<S: Store>(stores: Vec<(Service, S)>, id: &str) -> Result<(Service, Vec<DeadLetter>)> {
+    for (service, store) in stores {
+        match DeadLetters::new(store)?.show(id).await {
             Err(DeadLetterError::Unknown(_)) => {}
-            Err(error) => return Err(error.into()),
+            letters => return Ok((service, letters?)),
         }
     }
-    Err(unknown(&arguments.id))
+    Err(unknown(id))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -143,33 +181,33 @@ struct Asked<'a> {
 }
 
 async fn ask(arguments: &One, asked: Ask, output: &Output) -> Result<()> {
-    let (cx, id, folder) = (Context::system(), arguments.id.as_str(), arguments.whose.folder());
-    for (service, store) in folder.stores(&arguments.whose.services())? {
-        // Looked for by reading: only the store that has it is opened to write.
-        match DeadLetters::new(store)?.show(id).await {
-            Err(DeadLetterError::Unknown(_)) => continue,
-            found => found?,
+    // Looked for by reading: only the store that has it is opened to write.
+    let (service, _) = found(arguments).await?;
+    let id = arguments.id.as_str();
+    let store = arguments.whose.open(service).await?;
+    on_store!(store, |store| say(&store, id, asked).await)?;
+    let told = output.print(&Asked { service, id, asked }, |asked| {
+        let what = match asked.asked {
+            Ask::Retry => "is tried again",
+            Ask::Discard => "is discarded, and what waits behind it goes on",
         };
-        let letters = DeadLetters::new(Sqlite::open(Options::new(folder.store(service)).existing())?)?;
-        match asked {
-            Ask::Retry => letters.retry(&cx, id).await?,
-            Ask::Discard => letters.discard(&cx, id).await?,
-        }
-        let told = output.print(&Asked { service, id, asked }, |asked| {
-            let what = match asked.asked {
-                Ask::Retry => "is tried again",
-                Ask::Discard => "is discarded, and what waits behind it goes on",
-            };
-            format!("{id} {what} when {service} looks: within about a second, if it runs")
-        });
-        return told.with_context(|| format!("{id}: {service} has been asked; asking again changes nothing"));
+        format!("{id} {what} when {service} looks: within about a second, if it runs")
+    });
+    told.with_context(|| format!("{id}: {service} has been asked; asking again changes nothing"))
+}
+
+async fn say<S: Store>(store: &S, id: &str, asked: Ask) -> Result<()> {
+    let (cx, letters) = (Context::system(), DeadLetters::new(store.clone())?);
+    match asked {
+        Ask::Retry => letters.retry(&cx, id).await?,
+        Ask::Discard => letters.discard(&cx, id).await?,
     }
-    Err(unknown(id))
+    Ok(())
 }
 
 fn unknown(id: &str) -> anyhow::Error {
     BadInput(format!(
-        "no message {id:?} waits here; nothing was done; see `mainstay dead-letter list`, and check --data"
+        "no message {id:?} waits here; nothing was done; see `mainstay dead-letter list`, and check --data and --store"
     ))
     .into()
 }

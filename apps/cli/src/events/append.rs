@@ -1,29 +1,29 @@
 //! `mainstay events append`.
 
 use std::io::BufRead;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use mainstay::Context;
-use mainstay::sqlite::{Options, Sqlite};
 use mainstay::store::{
-    Act, Appended, EventType, Expected, NewEvent, Payload, Store, StreamName, Tag, Version,
+    Act, Appended, EventType, Expected, NewEvent, Payload, Receipt, Store, StreamName, Tag, Version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Where;
 use crate::output::{BadInput, NotWritten, Output};
+use crate::place::{Durability, Opened, on_store};
 
 /// Appends one event from the arguments, or, with --lines, one act for each line of standard input:
 /// {"stream":"account-7","type":"DepositMade","payload":{"amount":100},"tags":["customer:alice"],"id":"…","expected":3}
 ///
-/// The file is made when it is not there. Run again with the same ids, an append is acknowledged again and
+/// The file, or the schema, is made when it is not there. Run again with the same ids, an append is acknowledged again and
 /// not doubled.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The store file.
-    file: PathBuf,
+    #[command(flatten)]
+    place: Where,
     /// Read acts from standard input, one JSON object a line.
     #[arg(long, conflicts_with_all = ["stream", "event_type", "data", "tags", "id", "expected"])]
     lines: bool,
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// The stream's version before: a number, `any`, `empty` or `exists`.
     #[arg(long, default_value = "any", value_parser = expected)]
     expected: Expected,
+    /// Of a server that may lose what it has acknowledged when the power fails (`mainstay probe durability`).
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    durability: Durability,
 }
 
 fn expected(text: &str) -> Result<Expected, String> {
@@ -104,9 +107,11 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let id = arguments.id.unwrap_or_else(|| cx.new_id());
     let mut event = NewEvent::new(id, event_type, Payload::plain(payload.get().as_bytes()));
     event.tags = arguments.tags;
-    let store = Sqlite::open(Options::new(&arguments.file))?;
-    let done = store.append(&cx, Act::append(stream, arguments.expected, vec![event])).await?;
-    store.close();
+    let store = arguments.place.store.place()?.open(arguments.durability).await?;
+    let act = Act::append(stream, arguments.expected, vec![event]);
+    let done = on_store!(&store, |store| store.append(&cx, act).await)?;
+    store.placed(&done.receipt, output).await;
+    store.close().await;
     tell(&done, id, output).with_context(|| format!("event {id} was appended"))
 }
 
@@ -131,7 +136,18 @@ fn tell(done: &Appended, id: Uuid, output: &Output) -> Result<(), NotWritten> {
 const LINE_BYTES_MAX: usize = 8 << 20;
 
 async fn lines(arguments: &Arguments, output: &Output) -> Result<()> {
-    let store = Sqlite::open(Options::new(&arguments.file))?;
+    let store = arguments.place.store.place()?.open(arguments.durability).await?;
+    let mut last = None;
+    let ended = append_lines(&store, &mut last, output).await;
+    // Also of the lines before a bad one.
+    if let Some(receipt) = last {
+        store.placed(&receipt, output).await;
+    }
+    store.close().await;
+    ended
+}
+
+async fn append_lines(store: &Opened, last: &mut Option<Receipt>, output: &Output) -> Result<()> {
     let cx = Context::system();
     let mut input = std::io::stdin().lock();
     let mut line = Vec::new();
@@ -153,12 +169,12 @@ async fn lines(arguments: &Arguments, output: &Output) -> Result<()> {
             continue;
         }
         let (act, id) = parse(&line, &cx).map_err(BadInput).with_context(before)?;
-        let done = store.append(&cx, act).await.with_context(before)?;
+        let done = on_store!(store, |store| store.append(&cx, act).await).with_context(before)?;
+        *last = Some(done.receipt);
         tell(&done, id, output).with_context(|| {
             format!("line {number} and those before it were appended; nothing behind it was looked at")
         })?;
     }
-    store.close();
     Ok(())
 }
 

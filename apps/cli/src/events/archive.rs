@@ -6,14 +6,16 @@ use anyhow::{Context as _, Result};
 use mainstay::sqlite::{NotArchived, Options, Sqlite};
 use mainstay::store::{AppendError, Archived, Position};
 
+use super::Where;
 use crate::output::{BadInput, Output, Unusable};
+use crate::place::Place;
 
 /// Moves the events before a position to a new file and records a marker for them. The chain stays provable:
-/// `events verify` passes across the marker, and with `--archive` proves what is in the file too.
+/// `events verify` passes across the marker, and with `--archive` proves what is in the file too. For store files only.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The store file.
-    file: PathBuf,
+    #[command(flatten)]
+    place: Where,
     /// The first position that stays. Whoever follows the feed should be past it.
     #[arg(long, value_name = "POSITION")]
     before: u64,
@@ -23,7 +25,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    let store = Sqlite::open(Options::new(&arguments.file).existing())?;
+    let Place::File(file) = arguments.place.store.place()? else {
+        let why = "a store on a server is not archived: only a store file's events can be moved to an archive; nothing was \
+                   moved";
+        return Err(BadInput(why.to_owned()).into());
+    };
+    let store = Sqlite::open(Options::new(&file).existing())?;
     let marker = store.archive(Position(arguments.before), &arguments.to).await.map_err(explained)?;
     store.close();
     let told = output.print(&marker, |marker| {

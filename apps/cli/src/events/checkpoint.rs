@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use mainstay::Context;
-use mainstay::sqlite::Sqlite;
 use mainstay::store::chain::{Checkpoint, PublicKey, SignedCheckpoint, SigningKey};
 use mainstay::store::{Broken, Head, Store, StoreId, Verifier};
 use serde::Serialize;
 
+use super::Where;
 use super::prove::Walk;
 use crate::output::{BadInput, Output, Unusable};
+use crate::place::on_store;
 
 /// What is read of a file with keys or checkpoints.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -34,8 +35,8 @@ pub(crate) struct Key {
 /// --checkpoint` later shows that nothing before it was changed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The store file.
-    file: PathBuf,
+    #[command(flatten)]
+    place: Where,
     /// The private key's file, as `events key` made it.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -88,19 +89,22 @@ fn create(path: &Path, mode: u32, text: &str) -> Result<()> {
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let key = private_key(&arguments.key)?;
-    let store = super::look(&arguments.file)?;
+    on_store!(arguments.place.look().await?, |store| sign(&store, &key, &arguments, output).await)
+}
+
+async fn sign(store: &impl Store, key: &SigningKey, arguments: &Arguments, output: &Output) -> Result<()> {
     let from = match &arguments.since {
-        Some(file) => since(&store, file, &key.public()?).await?,
+        Some(file) => since(store, file, &key.public()?).await?,
         None => Verifier::new(store.id()),
     };
-    let head = Walk::new(&store, from).prove(output).await?.head;
+    let head = Walk::new(store, from).prove(output).await?.head;
     let checkpoint = Checkpoint::of(store.id(), head, Context::system().wall());
     output.line(&key.sign(checkpoint)?.to_string())?;
     Ok(())
 }
 
 /// A verifier that begins at a checkpoint, of which this store still has the head.
-async fn since(store: &Sqlite, file: &Path, key: &PublicKey) -> Result<Verifier> {
+async fn since(store: &impl Store, file: &Path, key: &PublicKey) -> Result<Verifier> {
     let Some(Head { position, hash }) =
         checkpoints(file, key, store.id())?.into_iter().max_by_key(|h| h.position)
     else {

@@ -1,14 +1,15 @@
 //! An event as a line: for people, or as JSON.
 
 use mainstay::envelope::Timestamp;
-use mainstay::store::Recorded;
+use mainstay::store::{Position, Recorded};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// An event in JSON. The payload is given as JSON when it is JSON, else in hexadecimal.
 #[derive(Serialize)]
 struct Line<'a> {
-    position: u64,
+    /// None while it waits for its place in the feed; its hash is made there.
+    position: Option<u64>,
     stream: &'a str,
     version: u64,
     id: uuid::Uuid,
@@ -24,7 +25,7 @@ struct Line<'a> {
     payload: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_hex: Option<String>,
-    hash: String,
+    hash: Option<String>,
 }
 
 /// The bytes as JSON on one line: raw JSON may hold line breaks, which would split the line.
@@ -32,11 +33,16 @@ fn one_line_json(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice::<&RawValue>(bytes).ok().filter(|raw| !raw.get().contains(['\n', '\r']))
 }
 
+/// A stream shows an event as soon as it is committed; a store with many writers gives places a moment later.
+fn has_place(event: &Recorded) -> bool {
+    event.position != Position::START
+}
+
 pub(crate) fn json(event: &Recorded) -> serde_json::Result<String> {
     let bytes = &event.payload.bytes;
     let payload = if event.payload.key.is_none() { one_line_json(bytes) } else { None };
     serde_json::to_string(&Line {
-        position: event.position.0,
+        position: has_place(event).then_some(event.position.0),
         stream: event.stream.as_str(),
         version: event.version.0,
         id: event.id,
@@ -48,7 +54,7 @@ pub(crate) fn json(event: &Recorded) -> serde_json::Result<String> {
         key: event.payload.key.as_ref().map(|key| key.as_str()),
         payload_hex: payload.is_none().then(|| hex(bytes)),
         payload,
-        hash: event.hash.to_string(),
+        hash: has_place(event).then(|| event.hash.to_string()),
     })
 }
 
@@ -62,7 +68,7 @@ pub(crate) fn human(event: &Recorded) -> String {
     let tags: String = event.tags.iter().map(|tag| format!(" #{tag}")).collect();
     format!(
         "{:>8}  {}  {}@{}  {}  {payload}{tags}",
-        event.position.0,
+        if has_place(event) { event.position.to_string() } else { "-".to_owned() },
         time(event.at),
         event.stream,
         event.version,

@@ -1,4 +1,4 @@
-//! `mainstay events`: the facts of a store file, for people and scripts.
+//! `mainstay events`: the facts of a store, for people and scripts.
 
 mod append;
 mod archive;
@@ -8,14 +8,16 @@ mod prove;
 mod read;
 mod verify;
 
-use std::path::Path;
-
 use anyhow::Result;
-use mainstay::sqlite::{Options, Sqlite};
 
 use crate::output::Output;
+use crate::place::{Given, Opened};
 
-/// What to do with the events of a store file.
+/// What to do with the events of a store.
+///
+/// STORE is a file, or postgres://user:password@host:port/database[?schema=NAME][&pooled=true][&sslmode=…], or env:NAME
+/// for either of them in an environment variable, where the process list does not show it. schema: that of the store's
+/// tables, mainstay when it is left out. pooled: there is a pooler in transaction mode in between.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Append events: one from the arguments, or one act a line from standard input.
@@ -56,7 +58,17 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     }
 }
 
-/// Opens an existing store for reading only.
-fn look(path: &Path) -> Result<Sqlite> {
-    Ok(Sqlite::open(Options::new(path).read_only())?)
+/// Which store.
+#[derive(Debug, clap::Args)]
+struct Where {
+    /// The store: a file, postgres://…, or env:NAME; see `mainstay events --help`.
+    #[arg(value_name = "STORE")]
+    store: Given,
+}
+
+impl Where {
+    /// Opens an existing store for reading only.
+    async fn look(&self) -> Result<Opened> {
+        self.store.place()?.look().await
+    }
 }

@@ -5,15 +5,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use mainstay::sqlite::Sqlite;
 use mainstay::store::chain::ArchiveError;
 use mainstay::store::{Archived, Broken, Hash, Head, Position, Query, Store, Verifier};
 
 use crate::output::{BadInput, Output, Unusable};
 
 /// A walk from where a verifier stands to the end of the feed.
-pub(crate) struct Walk<'a> {
-    store: &'a Sqlite,
+pub(crate) struct Walk<'a, S> {
+    store: &'a S,
     verifier: Verifier,
     /// Heads seen before that are still ahead, by position.
     kept: BTreeMap<Position, Vec<Hash>>,
@@ -30,8 +29,8 @@ pub(crate) struct Proof {
     pub(crate) archived_proved: u64,
 }
 
-impl<'a> Walk<'a> {
-    pub(crate) fn new(store: &'a Sqlite, verifier: Verifier) -> Self {
+impl<'a, S: Store> Walk<'a, S> {
+    pub(crate) fn new(store: &'a S, verifier: Verifier) -> Self {
         Self { store, verifier, kept: BTreeMap::new(), archives: BTreeMap::new() }
     }
 

@@ -1,20 +1,19 @@
 //! `mainstay events read` and `tail`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use mainstay::store::{
     Direction, EventType, Position, Query, QueryItem, Recorded, Store, StreamName, Subscribe, Tag, Version,
 };
 
-use super::line;
+use super::{Where, line};
 use crate::output::{BadInput, Output};
+use crate::place::on_store;
 
 /// Which events.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Selection {
-    /// The store file.
-    file: PathBuf,
+    #[command(flatten)]
+    place: Where,
     /// Only events of this type; several: any of them.
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<EventType>,
@@ -77,10 +76,13 @@ fn print(events: &[Recorded], left: &mut u64, output: &Output) -> Result<bool> {
 }
 
 pub(crate) async fn read(arguments: Read, output: &Output) -> Result<()> {
-    let store = super::look(&arguments.selection.file)?;
+    on_store!(arguments.selection.place.look().await?, |store| read_from(&store, &arguments, output).await)
+}
+
+async fn read_from(store: &impl Store, arguments: &Read, output: &Output) -> Result<()> {
     let mut left = arguments.limit;
     if let Some(stream) = &arguments.stream {
-        return read_stream(&store, stream, arguments.backwards, left, output).await;
+        return read_stream(store, stream, arguments.backwards, left, output).await;
     }
     let query = arguments.selection.query();
     let mut after = Position(arguments.after);
@@ -119,7 +121,10 @@ async fn read_stream(
 }
 
 pub(crate) async fn tail(arguments: Tail, output: &Output) -> Result<()> {
-    let store = super::look(&arguments.selection.file)?;
+    on_store!(arguments.selection.place.look().await?, |store| tail_of(&store, &arguments, output).await)
+}
+
+async fn tail_of(store: &impl Store, arguments: &Tail, output: &Output) -> Result<()> {
     let after = match arguments.after {
         Some(after) => Position(after),
         None => store.head().await?.position,

@@ -7,16 +7,18 @@ use anyhow::Result;
 use mainstay::store::{Head, Position, Store, Verifier};
 use serde::Serialize;
 
+use super::Where;
 use super::checkpoint::{checkpoints, public_key};
 use super::prove::{Proof, Walk};
 use crate::output::Output;
+use crate::place::on_store;
 
 /// A chain proves change only against a head that was kept elsewhere: keep what this prints, and hand it in
 /// next time with --head; or keep signed checkpoints (`events checkpoint`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The store file.
-    file: PathBuf,
+    #[command(flatten)]
+    place: Where,
     /// A head kept elsewhere, `POSITION:HASH`; several are allowed.
     #[arg(long = "head", value_name = "POSITION:HASH")]
     heads: Vec<Kept>,
@@ -61,7 +63,10 @@ struct Proved {
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    let store = super::look(&arguments.file)?;
+    on_store!(arguments.place.look().await?, |store| verify(&store, &arguments, output).await)
+}
+
+async fn verify(store: &impl Store, arguments: &Arguments, output: &Output) -> Result<()> {
     let mut kept: Vec<Head> = arguments.heads.iter().map(|kept| kept.0).collect();
     if let Some(key) = &arguments.public_key {
         let key = public_key(key)?;
@@ -69,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
             kept.extend(checkpoints(file, &key, store.id())?);
         }
     }
-    let walk = Walk::new(&store, Verifier::new(store.id())).with_heads(&kept);
+    let walk = Walk::new(store, Verifier::new(store.id())).with_heads(&kept);
     let Proof { head, archived, archived_proved } =
         walk.with_archives(&arguments.archives)?.prove(output).await?;
     let proved = Proved {

@@ -6,11 +6,13 @@ use anyhow::Result;
 use mainstay::envelope::CorrelationId;
 use mainstay::flow::inbox::{DeadLetterError, DeadLetters, Status};
 use mainstay::flow::timeline::{Parked, Source, Timeline};
-use mainstay::sqlite::{EmbeddedLog, LogOptions, Sqlite};
+use mainstay::sqlite::{EmbeddedLog, LogOptions};
+use mainstay::store::Store;
 use uuid::Uuid;
 
-use crate::folder::{self, Folder, Service};
+use crate::folder::{self, Folder, Service, Stores};
 use crate::output::{BadInput, Output};
+use crate::place::Given;
 
 /// Reads the stores, and the logs for when an event was published; the services may run or not. An answer of the shop carries its correlation id in the header
 /// Mainstay-Correlation-Id, and an order in `correlation_id`.
@@ -22,6 +24,9 @@ pub(crate) struct Arguments {
     /// The data folder of `mainstay up`.
     #[arg(long, value_name = "DIR", default_value = folder::DEFAULT)]
     data: PathBuf,
+    /// The database that the services' stores are in, as `mainstay up` was told: postgres://…, or env:NAME.
+    #[arg(long, value_name = "URL")]
+    store: Option<Given>,
     /// At most so many events of each service.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     limit: usize,
@@ -51,7 +56,7 @@ async fn published(timeline: Timeline, folder: &Folder, service: Service, output
 }
 
 /// The messages of this correlation that wait in a store, as far as they stand among the first of their keys.
-async fn parked(source: &Source<Sqlite>, correlation: Uuid) -> Result<Vec<Parked>> {
+async fn parked<S: Store>(source: &Source<S>, correlation: Uuid) -> Result<Vec<Parked>> {
     let letters = DeadLetters::new(source.store.clone())?;
     let mut found = Vec::new();
     for key in letters.list(None, PARKED_KEYS_MAX).await?.0 {
@@ -87,9 +92,21 @@ async fn parked(source: &Source<Sqlite>, correlation: Uuid) -> Result<Vec<Parked
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let folder = Folder::new(&arguments.data);
-    let (services, stores): (Vec<Service>, Vec<Sqlite>) = folder.stores(&Service::ALL)?.into_iter().unzip();
+    match folder.stores(&Service::ALL, arguments.store.as_ref()).await? {
+        Stores::Files(stores) => show(&folder, stores, &arguments, output).await,
+        Stores::Server(stores) => show(&folder, stores, &arguments, output).await,
+    }
+}
+
+async fn show<S: Store>(
+    folder: &Folder,
+    stores: Vec<(Service, S)>,
+    arguments: &Arguments,
+    output: &Output,
+) -> Result<()> {
+    let (services, stores): (Vec<Service>, Vec<S>) = stores.into_iter().unzip();
     let named = services.iter().zip(stores);
-    let sources: Vec<Source<Sqlite>> =
+    let sources: Vec<Source<S>> =
         named.map(|(service, store)| Source { participant: service.name().to_owned(), store }).collect();
     let mut timeline =
         Timeline::read(&sources, CorrelationId(arguments.correlation), arguments.limit).await?;
@@ -99,14 +116,14 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if timeline.is_empty() {
         let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         return Err(BadInput(format!(
-            "nothing of correlation {} is recorded by {}; check the id, and --data",
+            "nothing of correlation {} is recorded by {}; check the id, --data and --store",
             arguments.correlation,
             names.join(", ")
         ))
         .into());
     }
     for service in services {
-        timeline = published(timeline, &folder, service, output).await;
+        timeline = published(timeline, folder, service, output).await;
     }
     output.print(&timeline, |timeline| timeline.text().to_string())?;
     Ok(())

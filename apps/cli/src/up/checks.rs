@@ -9,6 +9,8 @@ use mainstay_runtime::{Lock, NotLocked};
 
 use crate::folder::{Folder, Service};
 use crate::output::{BadInput, Unusable};
+use crate::place::{Durability, Server};
+use crate::shop_store::{self, For};
 
 /// How long services of an `up` that was killed are waited for. They drain in at most
 /// [`DRAIN_WITHIN`](crate::service::DRAIN_WITHIN).
@@ -67,6 +69,24 @@ pub(super) async fn old_ones_gone(folder: &Folder, mut tell: impl FnMut(Service,
                 .into());
             }
             Err(NotLocked::Unusable { path, cause }) => return Err(not_writable(&path, &cause).into()),
+        }
+    }
+    Ok(())
+}
+
+/// Can all stores be used, and are they this folder's? Those in a database are made when they are not there.
+pub(super) async fn stores(store: Option<&(Server, Durability)>, folder: &Folder) -> Result<()> {
+    for service in Service::ALL {
+        match store {
+            None => shop_store::keeps_files(folder, service)?,
+            // What a server loses is told by each service, in its own lines.
+            Some((server, durability)) => {
+                let tell = |_: &str| {};
+                shop_store::open(server, folder, service, *durability, For::Looking, tell)
+                    .await?
+                    .close()
+                    .await;
+            }
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::addresses::Addresses;
 use super::seed::{CUSTOMER, SKU};
 use crate::folder::Service;
+use crate::place::Given;
 
 /// The greeting, and its JSON form.
 #[derive(Debug, Serialize)]
@@ -26,10 +27,12 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn new(cx: &Context, addresses: &Addresses, data: &Path) -> Self {
+    pub(super) fn new(cx: &Context, addresses: &Addresses, data: &Path, store: Option<&Given>) -> Self {
         let (key, correlation) = (cx.new_id(), cx.new_id());
         let order = addresses.url(Service::Order);
         let body = format!(r#"{{"customer":"{CUSTOMER}","lines":[{{"sku":"{SKU}","quantity":2}}]}}"#);
+        // Without a password: it is the reader's to provide, by PGPASSWORD or ~/.pgpass.
+        let store = store.map_or(String::new(), |store| format!(" --store {}", quoted(&store.shown())));
         let program = std::env::args().next().unwrap_or_else(|| "mainstay".to_owned());
         Self {
             event: "up",
@@ -41,7 +44,7 @@ impl Greeting {
             ),
             see: format!("curl -sS '{order}/orders?customer={CUSTOMER}'"),
             story: format!(
-                "{} saga show {correlation} --data {}",
+                "{} saga show {correlation} --data {}{store}",
                 quoted(&program),
                 quoted(&data.to_string_lossy())
             ),

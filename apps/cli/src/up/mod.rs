@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::folder::{self, Folder, Service};
 use crate::http::Http;
 use crate::output::{Code, Output};
+use crate::place::{Durability, Given, Server};
 use crate::service::DRAIN_WITHIN;
 use addresses::Addresses;
 use greeting::Greeting;
@@ -28,6 +29,10 @@ use signals::Signals;
 /// Runs the shop: order, payment and inventory, each with its own store, supervised. Ctrl-C drains and ends it;
 /// a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same; SIGHUP only where it was not ignored before, so
 /// that it goes on under nohup.
+///
+/// With --store the services' stores are in a PostgreSQL database, each in a schema of its own: shop_order, shop_payment,
+/// shop_inventory, or with ?schema=NAME in the URL NAME_order and so on. The logs in which they tell each other what
+/// happened stay in the data folder. Folder and stores belong together from then on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The data folder; made when it is not there. It survives restarts.
@@ -39,11 +44,20 @@ pub(crate) struct Arguments {
     /// Place demonstration data, unless they are there: an account for alice, apples with a price.
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
     seed_demo: bool,
+    /// The database for the stores: postgres://user:password@host:port/database[?schema=NAME][&pooled=true][&sslmode=…],
+    /// or env:NAME for an environment variable that holds it, which the process list does not show.
+    #[arg(long, value_name = "URL")]
+    store: Option<Given>,
+    /// Of a server that may lose what it has acknowledged when the power fails (`mainstay probe durability`).
+    #[arg(long, value_name = "WHAT", default_value = "refuse", requires = "store")]
+    durability: Durability,
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     // Before anything is started: a signal that comes later finds somebody to obey it.
     let mut signals = Signals::hold()?;
+    let server = arguments.store.as_ref().map(Given::server).transpose()?;
+    let store = server.map(|server| (server, arguments.durability));
     let data = Folder::new(std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone()));
     let lock = checks::take(&data)?;
     let names = Service::ALL.map(|service| service.name().to_owned());
@@ -57,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         );
     });
     let interrupted = tokio::select! {
-        gone = gone => gone.map(|()| None)?,
+        ready = async { gone.await?; checks::stores(store.as_ref(), &data).await } => ready.map(|()| None)?,
         name = signals.next() => Some(name),
     };
     if let Some(name) = interrupted {
@@ -66,14 +80,14 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         return Ok(());
     }
     let addresses = Addresses::new(checks::ports(arguments.port_base)?);
-    let programs = programs(&data, &addresses)?;
+    let programs = programs(&data, &addresses, store.as_ref())?;
     let spec = Spec { drain_within: DRAIN_WITHIN + DRAIN_WITHIN / 2, ..Spec::default() };
 
     let cx = Context::system();
     let (stop, stopped) = watch::channel(Stop::No);
     let obeying = tokio::spawn(signals.obey(stop, console.clone()));
     let (green, up) = oneshot::channel();
-    let greeting = Greeting::new(&cx, &addresses, &arguments.data);
+    let greeting = Greeting::new(&cx, &addresses, &arguments.data, arguments.store.as_ref());
     let greeter = tokio::spawn(greet(up, greeting, addresses, arguments.seed_demo, console.clone()));
     let mut green = Some(green);
     let tell = |notice: Notice| {
@@ -106,21 +120,38 @@ fn colours() -> Colours {
     if std::io::stdout().is_terminal() && !refused { Colours::On } else { Colours::Off }
 }
 
+/// Where a service finds the URL of its database. Not among its arguments: all users of a machine see those.
+const STORE: &str = "MAINSTAY_STORE";
+
 /// The services as processes of this same binary, in the order in which they start.
-fn programs(data: &Folder, addresses: &Addresses) -> Result<Vec<Program>> {
+fn programs(
+    data: &Folder,
+    addresses: &Addresses,
+    store: Option<&(Server, Durability)>,
+) -> Result<Vec<Program>> {
     let file =
         std::env::current_exe().context("this program's own file can't be found; nothing was started")?;
+    let (mut on_server, mut environment) = (Vec::new(), Vec::new());
+    if let Some((server, durability)) = store {
+        let store = format!("env:{STORE}");
+        on_server = ["--store", &store, "--durability", durability.name()].map(OsString::from).into();
+        environment.push((OsString::from(STORE), OsString::from(server.secret())));
+    }
     let program = |service: Service| Program {
         name: service.name().to_owned(),
         file: file.clone(),
-        arguments: vec![
-            "service".into(),
+        arguments: [
+            OsString::from("service"),
             service.name().into(),
             "--data".into(),
             data.path().into(),
             "--port".into(),
             OsString::from(addresses.port(service).to_string()),
-        ],
+        ]
+        .into_iter()
+        .chain(on_server.iter().cloned())
+        .collect(),
+        environment: environment.clone(),
         for_good: [Code::Usage, Code::Unusable, Code::Broken].map(|code| code as i32).into(),
     };
     Ok(Service::STARTING.map(program).into())

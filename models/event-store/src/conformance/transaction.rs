@@ -134,7 +134,10 @@ pub async fn what_commits_together_is_seen_together<H: Harness>(harness: &H) {
             let after = version(store, &stream("s")).await.0;
             // A sequencer numbers outbox rows after the commit: they may be seen later than the rest, not earlier.
             let seen = [before, in_view, at, after];
-            assert!(numbered >= if at_commit { at } else { 0 } && numbered <= after, "{numbered} rows, {seen:?}");
+            assert!(
+                numbered >= if at_commit { at } else { 0 } && numbered <= after,
+                "{numbered} rows, {seen:?}"
+            );
             assert!(seen.is_sorted(), "a part of a transaction was seen without the rest: {seen:?}");
             round = after;
         }

@@ -1,0 +1,76 @@
+//! Hints between processes: LISTEN and NOTIFY, and a slow look behind them.
+//!
+//! NOTIFY takes a lock of the whole database while it commits, so no append ever carries one: the sequencer tells after
+//! its round, and who appended in another process than the sequencer's tells so at most every [`TELL_EVERY`]. Behind a
+//! pooler in transaction mode there is no LISTEN, and the slow look alone carries everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::watch;
+
+use crate::hints::{Ends, Hints};
+use crate::ops::{self, Place};
+use crate::select;
+use crate::sequencer::{self, Role, Status};
+
+/// Whoever waits looks by itself after this long.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Other processes are told of commits no more often.
+const TELL_EVERY: Duration = Duration::from_millis(10);
+
+/// Between two tries to listen again.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
+
+/// What it says when rows were committed that have no place yet.
+const ROWS: &str = "rows";
+
+/// Listens until the handle is gone.
+pub(crate) async fn listen(pool: PgPool, channel: String, hints: Arc<Hints>) {
+    loop {
+        // A lost hint costs the time to the next slow look, so a failure is no more than that.
+        if let Ok(mut listener) = PgListener::connect_with(&pool).await
+            && listener.listen(&channel).await.is_ok()
+        {
+            while let Ok(Some(told)) = listener.try_recv().await {
+                match sequencer::told(told.payload()) {
+                    Some(ends) => hints.sequenced(ends),
+                    None if told.payload() == ROWS => hints.committed_elsewhere(),
+                    None => {}
+                }
+            }
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// Tells other processes of this one's commits, unless the active sequencer is here.
+pub(crate) async fn tell(
+    pool: PgPool,
+    channel: String,
+    hints: Arc<Hints>,
+    status: Option<watch::Receiver<Status>>,
+) {
+    loop {
+        hints.wait_to_tell().await;
+        let here = status.as_ref().is_some_and(|status| matches!(status.borrow().role, Role::Active { .. }));
+        if !here {
+            let told = sqlx::query("select pg_notify($1, $2)").bind(&channel).bind(ROWS).persistent(false);
+            // A hint, no more.
+            let _ = told.execute(&pool).await;
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+/// How far feed and outbox have come.
+pub(crate) async fn look(pool: &PgPool, place: &Place) -> sqlx::Result<Ends> {
+    let mut conn = place.way.acquire(pool).await?;
+    let head = select::head(&mut conn, &place.schema, place.persistent()).await?;
+    let outbox = ops::sent::last(&mut conn, place).await?;
+    conn.end().await?;
+    Ok(Ends { position: head.map_or(0, |head| head.position.0), outbox })
+}
