@@ -30,10 +30,10 @@ pub use mainstay_flow::{CommandError, Commands, Decider, Done, Event, command, p
 pub use mainstay_messaging as messaging;
 #[cfg(feature = "postgres")]
 pub use mainstay_postgres as postgres;
-#[cfg(feature = "cache")]
-pub use mainstay_resilience::cache;
 #[cfg(feature = "resilience")]
 pub use mainstay_resilience as resilience;
+#[cfg(feature = "cache")]
+pub use mainstay_resilience::cache;
 #[cfg(feature = "resilience")]
 pub use mainstay_resilience::retry;
 #[cfg(feature = "runtime")]

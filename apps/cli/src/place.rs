@@ -116,7 +116,7 @@ impl Place {
 
 /// Opens a store on a server; what it answers is in the words of who has no code to mend.
 pub(crate) async fn open(options: ServerOptions) -> Result<Postgres> {
-    Ok(Postgres::open(&Context::system(), options).await.map_err(explained)?)
+    Postgres::open(&Context::system(), options).await.map_err(explained)
 }
 
 /// Why a server can't be used, as far as a command has other remedies than a program.

@@ -15,6 +15,7 @@ use mainstay::cache::{Cache, Loaded, Spec};
 use mainstay::envelope::{Chance, Monotonic, SeededChance};
 
 #[path = "../../../apps/cli/src/bench/ratio.rs"]
+#[allow(dead_code)]
 mod ratio;
 
 use ratio::{Ratio, Target, median};

@@ -125,10 +125,10 @@ pub mod stack;
 pub mod timeout;
 
 pub use call::{Call, Cloned, Describe, Facts, Undescribed};
-pub use invalid::Invalid;
-pub use live::{Link, Live};
 #[cfg(feature = "stack")]
 pub use edge::{Inside, InsideFuture, InsideLayer, Outside};
+pub use invalid::Invalid;
+pub use live::{Link, Live};
 pub use outcome::{
     ByError, Classified, Classify, EveryErrorIsTransient, Outcome, Safety, grpc_status, http_status,
 };

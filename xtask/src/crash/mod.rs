@@ -1,7 +1,8 @@
-//! Crashes: working processes are killed at any moment, again and again, and every answer they gave must hold.
+//! Crashes: working processes, or what lies under them, are killed at any moment, and every answer they gave must hold.
 
 mod books;
 mod client;
+mod postgres;
 mod shop;
 mod store;
 
@@ -22,6 +23,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The event store on SQLite: four writers, killed in the middle of their work.
     Store(store::Arguments),
+    /// The event store on PostgreSQL: servers, network, disk and processes break under two processes that work.
+    Postgres(postgres::Arguments),
     /// The shop: three services and their supervisor, killed while orders come in.
     Shop(shop::Arguments),
 }
@@ -30,6 +33,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     match &arguments.what {
         What::Store(arguments) => store::run(arguments),
+        What::Postgres(arguments) => postgres::run(arguments),
         What::Shop(arguments) => shop::run(arguments),
     }
 }

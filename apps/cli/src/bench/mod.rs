@@ -35,6 +35,7 @@ pub(crate) enum Command {
 
 pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
     match command {
+        Command::Store(arguments) if arguments.url().is_some() => postgres::run(&arguments, output).await,
         Command::Store(arguments) => store::run(arguments, output).await,
         Command::Flow(arguments) => flow::run(arguments, output).await,
         Command::Policy(arguments) => policy::run(arguments, output).await,

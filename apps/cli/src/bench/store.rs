@@ -56,6 +56,18 @@ const PAYLOAD: usize = 250;
 const STREAMS: u64 = 10_000;
 
 impl Arguments {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.appenders.iter().any(|n| *n == 0 || *n > 100_000) {
+            return Err(BadInput("--appenders: each from 1 to 100000; nothing was measured".into()).into());
+        }
+        Ok(())
+    }
+
+    /// The database to measure instead of a file.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -76,7 +88,7 @@ impl Arguments {
         self.feed
     }
 
-    fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         Load { payload: PAYLOAD, streams: STREAMS, lasts: Duration::from_millis(self.millis) }
     }
 }
@@ -101,14 +113,9 @@ struct Figure {
 }
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
-    if arguments.appenders.iter().any(|n| *n == 0 || *n > 100_000) {
-        return Err(BadInput("--appenders: each from 1 to 100000; nothing was measured".into()).into());
-    }
+    arguments.check()?;
     if let Some(events) = arguments.grow {
         return grow(&arguments, events, output).await;
-    }
-    if let Some(url) = &arguments.url {
-        return super::postgres::run(&arguments, url, arguments.load(), output).await;
     }
     let scratch = Scratch::make(&arguments.dir)?;
     let report = measure(&arguments, scratch.path(), output).await?;

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use mainstay::postgres::durability::{Replica, Require, Settings, Verdict, Window};
+use mainstay::postgres::durability::{Replica, Require, Settings, Window};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::file;
+use super::found::Found;
 use crate::output::Output;
 use crate::place::{Given, Place, Server, explained};
 
@@ -55,13 +56,6 @@ struct Short {
     failure: Require,
     lost: String,
     why: String,
-}
-
-/// What was found, as it is told.
-pub(super) struct Found {
-    /// What the verdict follows from, by name.
-    pub(super) settings: Map<String, Value>,
-    pub(super) verdict: Verdict,
 }
 
 #[derive(Serialize)]

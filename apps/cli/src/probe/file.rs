@@ -7,7 +7,7 @@ use mainstay::postgres::durability::{Loss, Verdict, Window};
 use mainstay::sqlite::{Options, Sqlite};
 use serde_json::{Map, Value};
 
-use super::durability::Found;
+use super::found::Found;
 
 /// A mounted file system, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod durability;
 mod file;
+mod found;
 
 use anyhow::Result;
 

@@ -97,7 +97,7 @@ fn orders_are_confirmed_and_cancelled_and_survive_kills_and_a_restart() {
     refused(up_in(data, &[]), &store, "are in a database");
     fails(
         &store,
-        &["saga", "show", &confirmed["correlation_id"].as_str().unwrap(), "--data", data],
+        &["saga", "show", confirmed["correlation_id"].as_str().unwrap(), "--data", data],
         4,
         "--store",
     );

@@ -89,6 +89,7 @@ mod retries;
 mod schema;
 mod select;
 pub mod sequencer;
+mod settings;
 mod store;
 mod tx;
 

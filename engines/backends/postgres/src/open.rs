@@ -300,7 +300,8 @@ impl Schema {
             schema: self.name().to_owned(),
         };
         // What the server's settings make of a commit is for those to judge who make the transactions.
-        look(conn, &whom, &Wanted { schema: self, create: true, read_only: false, durability: None }, cx).await
+        look(conn, &whom, &Wanted { schema: self, create: true, read_only: false, durability: None }, cx)
+            .await
     }
 }
 

@@ -113,6 +113,36 @@ async fn a_snapshot_from_before_the_folding_is_not_misled() {
     database.remove().await;
 }
 
+/// A mark that is committed after its partition was folded, and before that is truncated, is folded as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_comes_while_the_lock_is_waited_for_is_not_lost() {
+    let database = Database::with_store("late_mark").await;
+    let (mut conn, mut late) = (database.direct.conn().await, database.direct.conn().await);
+    for seq in 1..=4 {
+        mark(&mut conn, seq, 1).await.unwrap();
+    }
+    late.execute("begin").await.unwrap();
+    assert_eq!(mark(&mut late, 5, 1).await.unwrap(), FIRST);
+    let way = database.direct.clone();
+    let sweeping = tokio::spawn(async move {
+        let spec = retention::Spec { lock_wait: Duration::from_secs(60), ..spec() };
+        sweep(&mut way.conn().await, &Schema::default(), &spec, true).await.unwrap()
+    });
+    let waits = "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock'
+                 and relation = 'mainstay.inbox_mark_0'::regclass";
+    let waited = async {
+        while number(&mut conn, waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waited).await.expect("it waits for the lock within 30 s");
+    late.execute("commit").await.unwrap();
+    assert_eq!(sweeping.await.unwrap().emptied, 1);
+    assert_eq!(marks(&mut conn).await, 0);
+    assert_eq!(mark(&mut conn, 5, 1).await.unwrap(), REPEATED);
+    database.remove().await;
+}
+
 /// Every message comes to three consumers' copies at once, at every level, while the background does nothing but fold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_happens_once_while_its_marks_are_folded() {

@@ -100,8 +100,7 @@ fn say(answer: &str) {
 fn other_process() {
     let Ok(role) = std::env::var("MAINSTAY_ROLE") else { return };
     let file = PathBuf::from(std::env::var_os("MAINSTAY_FILE").unwrap());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     match role.as_str() {
         "append" => runtime.block_on(append_until_killed(&file)),
         "append some" => runtime.block_on(append_some(&file)),

@@ -39,10 +39,14 @@ struct Line {
     is_closed: bool,
 }
 
+/// Gives whoever waits the answer.
+type Tell = Box<dyn FnOnce() + Send>;
+
 struct Job {
     stage: Arc<Stage>,
     deadline: Option<Deadline>,
-    run: Box<dyn FnOnce(Option<Why>) + Send>,
+    /// Does the work, unless it is refused; the answer is kept until it is told.
+    run: Box<dyn FnOnce(Option<Why>) -> Tell + Send>,
 }
 
 /// How full a pool is.
@@ -105,7 +109,8 @@ impl BlockingPool {
                 None => catch_unwind(AssertUnwindSafe(work)).map_err(|_| Why::WorkPanicked),
             };
             // Nobody may be waiting any more, and that is all right.
-            let _ = sender.send(result);
+            let tell: Tell = Box::new(move || drop(sender.send(result)));
+            tell
         };
         let stage = Arc::new(Stage::default());
         shared.submit(Job { stage: Arc::clone(&stage), deadline, run: Box::new(run) }).map_err(refuse)?;
@@ -203,13 +208,19 @@ impl Shared {
             };
             line.busy += 1;
             drop(line);
-            if job.stage.leave_waiting(BEGUN) {
+            let tell = job.stage.leave_waiting(BEGUN).then(|| {
                 let now = self.scope.now();
                 let is_over = job.deadline.is_some_and(|deadline| deadline.reading() <= now);
-                (job.run)(is_over.then_some(Why::DeadlineReached));
-            }
+                (job.run)(is_over.then_some(Why::DeadlineReached))
+            });
             line = self.line();
             line.busy -= 1;
+            if let Some(tell) = tell {
+                // Only now: who has its answer finds this thread's place free.
+                drop(line);
+                tell();
+                line = self.line();
+            }
         }
         line.threads -= 1;
     }

@@ -50,7 +50,9 @@ struct Figure {
     lag_ms_max: f64,
 }
 
-pub(super) async fn run(arguments: &Arguments, url: &str, load: Load, output: &Output) -> Result<()> {
+pub(super) async fn run(arguments: &Arguments, output: &Output) -> Result<()> {
+    arguments.check()?;
+    let (url, load) = (arguments.url().unwrap_or_default(), arguments.load());
     let ours = Scratch::make(url, "ours").await?;
     let plain = Scratch::make(url, "plain").await?;
     let place = Place { ours: &ours, plain: &plain };

@@ -84,10 +84,9 @@ async fn a_look_behind_an_open_transaction_reads_what_is_new_and_nothing_else() 
     let took = begun.elapsed();
     let explained =
         conn.fetch_one(ask(format!("explain (analyze, buffers, format json) {}", sql.take))).await.unwrap();
-    let text: serde_json::Value = serde_json::from_str(
-        &explained.try_get_raw(0).unwrap().as_str().unwrap().trim_start_matches('\u{1}'),
-    )
-    .unwrap();
+    let text: serde_json::Value =
+        serde_json::from_str(explained.try_get_raw(0).unwrap().as_str().unwrap().trim_start_matches('\u{1}'))
+            .unwrap();
     let plan = &text[0]["Plan"];
     let mut all = Vec::new();
     nodes(plan, &mut all);

@@ -226,8 +226,6 @@ where
             let full = page.len() >= PAGE;
             let Some(last) = page.last() else { break };
             after = last.version;
-            let early: Vec<_> = page.iter().map(|i| (i.key.clone(), i.version)).collect();
-            shared.journal.settle(cx, &early).await?;
             let flushed = self.flush_page(cx, page, &mut round).await;
             if !flushed.is_empty() {
                 shared.journal.settle(cx, &flushed).await?;

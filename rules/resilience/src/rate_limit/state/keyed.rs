@@ -266,3 +266,24 @@ impl<H: Hasher> Hasher for MaybeKnown<H> {
         write_i8: i8, write_i16: i16, write_i32: i32, write_i64: i64, write_i128: i128, write_isize: isize
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rate_limit::Spec;
+
+    #[test]
+    fn keys_are_found_again_after_their_map_has_grown() {
+        let hour = Duration::from_secs(3_600);
+        // One shard, so that it grows many times.
+        let settings = Spec::token_bucket(1, hour).keys_max(1_000).check().unwrap();
+        let limit = Keyed::<u64, _>::new(&settings, RandomState::new());
+        let now = Monotonic(hour);
+        let admitted = || (0..1_000).filter(|key| limit.take(now, key, 1).is_ok()).count();
+        assert_eq!((admitted(), limit.keys()), (1_000, 1_000));
+        assert_eq!(admitted(), 0, "each has taken its permit");
+    }
+}
