@@ -73,6 +73,7 @@ const FULL: &[Step] = &[
     step("outside", "cargo xtask outside"),
     step("crash", "cargo xtask crash store --kills 300 --seed 1"),
     step("power cuts", "cargo xtask powercut --cuts 500 --seed 1"),
+    step("faults of a server", "cargo xtask crash postgres --rounds 2 --seed 1"),
     step("kills of the shop", "cargo xtask crash shop --rounds 50 --seed 1"),
     step("openapi", "cargo xtask openapi"),
     step("mutations", "cargo xtask mutate --gate"),

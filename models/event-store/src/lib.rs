@@ -90,6 +90,7 @@
 
 mod act;
 mod ahead;
+mod author;
 pub mod chain;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -114,6 +115,7 @@ mod view;
 
 pub use act::{Act, StreamAct, check_events};
 pub use ahead::ReadAhead;
+pub use author::Author;
 pub use chain::{Archived, Broken, Verifier};
 pub use consistency::{Consistency, IfCutOff};
 pub use event::{NewEvent, Payload, Recorded, limits};

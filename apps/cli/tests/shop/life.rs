@@ -66,7 +66,11 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
 #[test]
 fn a_hangup_that_was_not_ignored_drains() {
     let folder = tempfile::tempdir().unwrap();
-    let mut up = Up::start(folder.path());
+    // Also where whoever runs this test ignores it.
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=HUP", super::kit::PROGRAM]);
+    let mut up = Up::spawn_by(command, folder.path());
+    up.greeting = up.until(|event| event["event"] == "up");
     up.kill(Signal::HUP);
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
     assert_eq!((signals(&up), up.order_of("stopped").len()), (vec!["SIGHUP"], 3));

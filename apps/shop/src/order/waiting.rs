@@ -147,6 +147,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_end_that_was_written_wakes_at_the_next_commit_whoever_waits_for_it() {
+        let waiting = Waiting::new(8);
+        waiting.ends(order(1));
+        let (mut one, mut other) = (waiting.place(order(1)).unwrap(), waiting.place(order(2)).unwrap());
+        waiting.wake_ending();
+        assert!(
+            !one.woken(LONG).await,
+            "nobody waited for it when it was written: the look after the place sees it"
+        );
+        waiting.ends(order(1));
+        assert!(!one.woken(LONG).await, "nothing is committed yet");
+        waiting.wake_ending();
+        assert!(one.woken(LONG).await && !other.woken(LONG).await);
+        for _ in 0..2 * ENDING_MAX {
+            waiting.ends(order(2));
+        }
+        assert_eq!(waiting.ending.lock().unwrap().len(), ENDING_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn places_are_bounded_and_given_back() {
         let waiting = Waiting::new(2);
         let one = waiting.place(order(1)).unwrap();

@@ -2,7 +2,8 @@
 
 use mainstay_envelope::{Context, Fact, MessageIdentity};
 use mainstay_event_store::{
-    Act, Appended, Condition, ConsumerName, Mark as Marked, OutboxRow, Position, Receipt, Refusal, StoreId,
+    Act, Appended, Author, Condition, ConsumerName, Mark as Marked, OutboxRow, Position, Receipt, Refusal,
+    StoreId,
 };
 use sqlx::{PgConnection, Postgres, Row, Transaction};
 
@@ -12,7 +13,6 @@ use crate::connect::Way;
 use crate::error::SqlError;
 use crate::ops::outbox::Pending;
 use crate::ops::{self, Place};
-use crate::prepare::Origin;
 use crate::receipt::Mark;
 use crate::schema::{Found, Schema, VERSION, found};
 
@@ -32,7 +32,7 @@ use crate::schema::{Found, Schema, VERSION, found};
 pub struct Joined<'c> {
     conn: &'c mut PgConnection,
     place: Place,
-    origin: Origin,
+    origin: Author,
     mark: Option<Mark>,
 }
 
@@ -107,7 +107,7 @@ impl<'c> Joined<'c> {
             return Err(JoinError::Isolation { isolation });
         }
         let store = store_of(&mut *conn, schema).await?;
-        let origin = Origin::of(cx)?;
+        let origin = Author::of(cx)?;
         Ok(Self { conn, place: Place { schema: schema.clone(), store, way }, origin, mark: None })
     }
 
@@ -123,7 +123,7 @@ impl<'c> Joined<'c> {
 
     /// What is written from here on carries this fact's envelope, in place of the context's.
     pub fn acting_for(&mut self, fact: &Fact) -> Result<(), JoinError> {
-        self.origin = Origin::new(self.origin.at, fact)?;
+        self.origin = Author::new(self.origin.at, fact)?;
         Ok(())
     }
 

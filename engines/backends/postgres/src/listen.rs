@@ -25,6 +25,9 @@ const TELL_EVERY: Duration = Duration::from_millis(10);
 /// Between two tries to listen again.
 const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 
+/// Between two tries on a server that only follows another one. The slow look carries everything there.
+const PROMOTED_AFTER: Duration = Duration::from_secs(30);
+
 /// What it says when rows were committed that have no place yet.
 const ROWS: &str = "rows";
 
@@ -32,9 +35,17 @@ const ROWS: &str = "rows";
 pub(crate) async fn listen(pool: PgPool, channel: String, hints: Arc<Hints>) {
     loop {
         // A lost hint costs the time to the next slow look, so a failure is no more than that.
-        if let Ok(mut listener) = PgListener::connect_with(&pool).await
-            && listener.listen(&channel).await.is_ok()
-        {
+        let mut pause = LISTEN_AGAIN;
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen(&channel).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        let listening = listening.await;
+        if listening.as_ref().err().is_some_and(follows_only) {
+            pause = PROMOTED_AFTER;
+        }
+        if let Ok(mut listener) = listening {
             while let Ok(Some(told)) = listener.try_recv().await {
                 match sequencer::told(told.payload()) {
                     Some(ends) => hints.sequenced(ends),
@@ -43,8 +54,13 @@ pub(crate) async fn listen(pool: PgPool, channel: String, hints: Arc<Hints>) {
                 }
             }
         }
-        tokio::time::sleep(LISTEN_AGAIN).await;
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// Is it a replica that was asked? There is no LISTEN on one (25006), until it leads.
+fn follows_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "25006")
 }
 
 /// Tells other processes of this one's commits, unless the active sequencer is here.

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstay_envelope::Context;
-use mainstay_event_store::outbox::Epoch;
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Committed, ConsumerName, Direction, Head, Lease, Located,
     OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store,
     StoreId, StreamName, StreamPage, TransactError, Version, ViewName, chain, limits,
 };
+use mainstay_event_store::{Author, outbox::Epoch};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,7 +22,6 @@ use crate::listen::{self, LOOK_EVERY};
 use crate::open::{self, OpenError};
 use crate::ops::{self, Place};
 use crate::options::{Isolation, Options};
-use crate::prepare::Origin;
 use crate::receipt::Mark;
 use crate::retention::Retention;
 use crate::retries::RaceBudget;
@@ -310,7 +309,7 @@ impl Store for Postgres {
         F: Fn(&Transaction) -> Result<T, Abort<E>> + Send + 'static,
     {
         let jobs = &self.writers()?.jobs;
-        let origin = Origin::of(cx)?;
+        let origin = Author::of(cx)?;
         let (reply, answer) = oneshot::channel();
         let job = Transact { cx: cx.clone(), origin, isolation: self.isolation, closure, reply };
         match tokio::time::timeout(self.inner.busy, jobs.send(Box::new(job))).await {

@@ -16,6 +16,7 @@ use mainstay_event_store::{
 use mainstay_postgres::sqlx::postgres::PgConnectOptions;
 use mainstay_postgres::sqlx::{self, Connection, Executor, PgConnection};
 use mainstay_postgres::{Options, Postgres, Replicated, Schema};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A missing server is a failure that says what to do, not a test that passes.
@@ -29,10 +30,28 @@ fn env(name: &str) -> String {
     })
 }
 
-/// A way to a server that can be closed.
+/// A way to a server that can be closed, and one that can swallow everything without a word.
 struct Way {
     port: u16,
     open: Arc<AtomicBool>,
+    silent: Arc<AtomicBool>,
+}
+
+/// Passes bytes on until one side ends; while it is silent they wait.
+async fn pass(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    silent: Arc<AtomicBool>,
+) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        while silent.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Way {
@@ -40,28 +59,31 @@ impl Way {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let open = Arc::new(AtomicBool::new(true));
-        let passes = Arc::clone(&open);
+        let (passes, silent) = (Arc::clone(&open), Arc::new(AtomicBool::new(false)));
+        let quiet = Arc::clone(&silent);
         tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
+            while let Ok((near, _)) = listener.accept().await {
                 if !passes.load(Ordering::SeqCst) {
                     continue; // dropped: as if nobody were there
                 }
-                let (host, passes) = (host.clone(), Arc::clone(&passes));
+                let (host, passes, quiet) = (host.clone(), Arc::clone(&passes), Arc::clone(&quiet));
                 tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect((host, port)).await else { return };
+                    let Ok(far) = TcpStream::connect((host, port)).await else { return };
                     let closed = async {
                         while passes.load(Ordering::SeqCst) {
                             tokio::time::sleep(Duration::from_millis(10)).await;
                         }
                     };
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        () = pass(near_in, far_out, Arc::clone(&quiet)) => {}
+                        () = pass(far_in, near_out, quiet) => {}
                         () = closed => {}
                     }
                 });
             }
         });
-        Self { port: own, open }
+        Self { port: own, open, silent }
     }
 
     fn cut(&self) {
@@ -272,6 +294,16 @@ async fn each_read_misses_no_more_than_it_chose_to() {
         .until(Consistency::ReadYourWrites(two), |picked| picked.as_ref().is_ok_and(|at| at.node != "leader"))
         .await;
     assert_eq!(read(&fleet.at(Consistency::ReadYourWrites(two), REFUSE)).await.unwrap(), Some(2));
+
+    // The network swallows everything, and closes nothing: a read that is under way ends, and the next ones choose.
+    fleet.ways[0].silent.store(true, Ordering::SeqCst);
+    let strong = fleet.at(Consistency::Strong, REFUSE);
+    let swallowed = tokio::time::timeout(Duration::from_secs(30), read(&strong));
+    let swallowed = swallowed.await.expect("it waits for a leader that says nothing").unwrap_err();
+    assert!(swallowed.to_string().contains("leader does not answer"), "{swallowed}");
+    assert_eq!(read(&fleet.at(Consistency::Strong, STALE)).await.unwrap(), Some(2));
+    fleet.ways[0].silent.store(false, Ordering::SeqCst);
+    fleet.until(Consistency::Strong, |picked| picked.is_ok()).await;
 
     // A strong read of the feed has every acknowledged act, also those whose places are not given yet.
     for round in 0..20 {

@@ -1,29 +1,9 @@
 //! What is worked out before the writer's turn: hashes, keys, stored bytes. The writer only binds and steps.
 
-use bytes::Bytes;
-use mainstay_envelope::{Context, Fact, Timestamp};
+use mainstay_envelope::Context;
 use mainstay_event_store::{
-    Act, Condition, EventType, Expected, Hash, NewEvent, Refusal, StreamName, Tag, Tags, chain,
+    Act, Author, Condition, EventType, Expected, Hash, NewEvent, Refusal, StreamName, Tag, Tags, chain,
 };
-
-/// The stored form of who hands an act in, and when.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    pub(crate) at: Timestamp,
-    pub(crate) envelope: Bytes,
-}
-
-impl Origin {
-    pub(crate) fn of(cx: &Context) -> Result<Self, Refusal> {
-        Self::new(cx.wall(), &cx.fact())
-    }
-
-    pub(crate) fn new(at: Timestamp, fact: &Fact) -> Result<Self, Refusal> {
-        let envelope = serde_json::to_vec(fact)
-            .map_err(|error| Refusal::Invalid { what: "envelope", why: error.to_string() })?;
-        Ok(Self { at, envelope: envelope.into() })
-    }
-}
 
 /// What goes with a new event.
 #[derive(Debug)]
@@ -45,13 +25,13 @@ pub(crate) struct Part {
 
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) origin: Origin,
+    pub(crate) origin: Author,
     pub(crate) parts: Vec<Part>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) bytes: usize,
 }
 
-pub(crate) fn extra(stream: &StreamName, new: &NewEvent, origin: &Origin) -> Extra {
+pub(crate) fn extra(stream: &StreamName, new: &NewEvent, origin: &Author) -> Extra {
     let tags = Tags::join(&new.tags);
     let content = chain::content_of_new(stream, new, origin.at, &origin.envelope, tags.as_str());
     let mut keys = Vec::with_capacity(1 + new.tags.len());
@@ -67,7 +47,7 @@ pub(crate) fn extra(stream: &StreamName, new: &NewEvent, origin: &Origin) -> Ext
 
 pub(crate) fn act(cx: &Context, act: Act) -> Result<Prepared, Refusal> {
     act.check()?;
-    let origin = Origin::of(cx)?;
+    let origin = Author::of(cx)?;
     let mut bytes = 0;
     let parts = act
         .streams

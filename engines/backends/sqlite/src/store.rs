@@ -7,18 +7,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_envelope::Context;
-use mainstay_event_store::outbox::Epoch;
 use mainstay_event_store::{
     Abort, Act, AppendError, Appended, Archived, Committed, ConsumerName, Direction, Head, Lease, Located,
     OutboxRecord, OutboxStatus, Page, Position, Query, ReadError, Receipt, Refusal, Rows, Scan, Store,
     StoreId, StreamName, StreamPage, TransactError, Version, ViewName, chain, limits,
 };
+use mainstay_event_store::{Author, outbox::Epoch};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::health::{Board, Health};
 use crate::open::{self, OpenError};
 use crate::options::Options;
-use crate::prepare::{self, Origin};
+use crate::prepare;
 use crate::reader::Readers;
 use crate::recent::Recent;
 use crate::sql::Sql;
@@ -214,7 +214,7 @@ impl Store for Sqlite {
         E: Send + 'static,
         F: Fn(&Transaction) -> Result<T, Abort<E>> + Send + 'static,
     {
-        let origin = Origin::of(cx)?;
+        let origin = Author::of(cx)?;
         let name = std::any::type_name::<F>();
         let (reply, answer) = oneshot::channel();
         self.submit(Box::new(Transact { origin, closure, name, answer: None, reply })).await?;

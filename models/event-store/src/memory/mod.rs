@@ -25,6 +25,7 @@ use mainstay_envelope::Context;
 use tokio::sync::watch;
 
 use crate::act::Act;
+use crate::author::Author;
 use crate::event::limits;
 use crate::lease::Lease;
 use crate::message::{OutboxRecord, OutboxStatus};
@@ -36,7 +37,7 @@ use crate::query::Query;
 use crate::store::{Direction, Located, Page, Store, StreamPage};
 use crate::version::Version;
 use crate::view::{Rows, Scan};
-use state::{Author, State};
+use state::State;
 pub use tx::Transaction;
 
 /// A store in memory. Clones share it.

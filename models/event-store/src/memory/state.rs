@@ -1,17 +1,17 @@
 //! Everything the store holds, and how each step is taken back.
 
-use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-use mainstay_envelope::{Context, Fact, MessageIdentity, Producer, Timestamp};
+use mainstay_envelope::{MessageIdentity, Producer, Timestamp};
 use uuid::Uuid;
 
 use super::outbox::{Outbox, Stored};
 use super::views::Views;
 use crate::act::Act;
+use crate::author::Author;
 use crate::chain;
 use crate::event::{NewEvent, Recorded};
 use crate::inbox::Window;
@@ -26,24 +26,6 @@ use crate::repeat::{self, Verdict};
 use crate::store::{Direction, Page};
 use crate::tags::Tags;
 use crate::version::{Expected, Version};
-
-/// Who hands something in, and when: what is recorded beside it.
-pub(super) struct Author {
-    pub(super) at: Timestamp,
-    pub(super) envelope: Bytes,
-}
-
-impl Author {
-    pub(super) fn of(cx: &Context) -> Result<Self, Refusal> {
-        Self::new(cx.wall(), &cx.fact())
-    }
-
-    pub(super) fn new(at: Timestamp, fact: &Fact) -> Result<Self, Refusal> {
-        let envelope = serde_json::to_vec(fact)
-            .map_err(|error| Refusal::Invalid { what: "envelope", why: error.to_string() })?;
-        Ok(Self { at, envelope: envelope.into() })
-    }
-}
 
 /// One consumer's memory of one producer's partition.
 type InboxKey = (ConsumerName, Producer, u32, u32);

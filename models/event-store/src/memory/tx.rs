@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mainstay_envelope::{Fact, MessageIdentity, Timestamp};
 
-use super::state::{Author, State};
+use super::state::State;
 use crate::act::check_events;
+use crate::author::Author;
 use crate::event::{NewEvent, Recorded, limits};
 use crate::lease::{Lease, Leased};
 use crate::message::{Mark, OutboxRow};

@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     pub(crate) basis: u64,
     /// When it was acknowledged, and at which versions; a handled message says none the second time.
     pub(crate) acknowledged: Option<(i64, Vec<(String, u64)>)>,
+    /// It was acknowledged for the second time: an earlier try, whose answer was lost, had written it.
+    pub(crate) repeated: bool,
     /// Answered as unknown, at least once.
     pub(crate) unknown: bool,
     /// Where its receipt was located.
@@ -79,13 +81,18 @@ impl Books {
             }
             "ack" => {
                 let at = words.next()?.parse().ok()?;
-                let _ = words.next()?;
+                let repeated = match words.next()? {
+                    "again" => true,
+                    "new" => false,
+                    _ => return None,
+                };
                 let versions = words.map(|word| {
                     let (stream, version) = word.split_once('=')?;
                     Some((stream.to_owned(), version.parse().ok()?))
                 });
                 let versions = versions.collect::<Option<_>>()?;
-                self.acts.get_mut(&number()?)?.acknowledged = Some((at, versions));
+                let entry = self.acts.get_mut(&number()?)?;
+                (entry.acknowledged, entry.repeated) = (Some((at, versions)), repeated);
             }
             "at" => self.acts.get_mut(&number()?)?.located = Some(words.next()?.parse().ok()?),
             "unknown" => self.acts.get_mut(&number()?)?.unknown = true,

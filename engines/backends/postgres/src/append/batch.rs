@@ -13,18 +13,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mainstay_event_store::{Act, Condition, Expected, NewEvent, Refusal, StreamName, limits};
+use mainstay_event_store::{Act, Author, Condition, Expected, NewEvent, Refusal, StreamName, limits};
 use uuid::Uuid;
 
 use crate::keys::{BATCH_LOCKS_MAX, Locks};
-use crate::prepare::{Extra, Origin};
+use crate::prepare::Extra;
 
 /// An act, with everything that can be worked out without the server.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) parts: Vec<Part>,
     pub(crate) conditions: Vec<Condition>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: Author,
     pub(crate) locks: Locks,
     /// About how many bytes it writes.
     pub(crate) bytes: usize,
@@ -41,7 +41,7 @@ pub(crate) struct Part {
 
 impl Prepared {
     /// Checks an act and works out the rest.
-    pub(crate) fn new(act: Act, origin: Origin) -> Result<Self, Refusal> {
+    pub(crate) fn new(act: Act, origin: Author) -> Result<Self, Refusal> {
         act.check()?;
         let mut parts = Vec::with_capacity(act.streams.len());
         let mut bytes = 256;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn prepared(cx: &Context, act: Act) -> Prepared {
-        Prepared::new(act, Origin::of(cx).unwrap()).unwrap()
+        Prepared::new(act, Author::of(cx).unwrap()).unwrap()
     }
 
     #[test]

@@ -16,14 +16,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mainstay_envelope::Context;
-use mainstay_event_store::{Act, AppendError, Appended, Refusal, StreamName};
+use mainstay_event_store::{Act, AppendError, Appended, Author, Refusal, StreamName};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub(crate) use batch::Prepared;
 pub(crate) use lane::{Lane, resolve};
 pub(crate) use statement::{Form, Verdict, position, send};
-
-use crate::prepare::Origin;
 
 /// Who sends an id again often sends more of them: so many batches are looked through then. A hope that is disappointed
 /// costs the batch a second statement.
@@ -93,7 +91,7 @@ impl Queue {
         act: Act,
         patience: std::time::Duration,
     ) -> Result<Appended, AppendError> {
-        let act = Prepared::new(act, Origin::of(cx)?)?;
+        let act = Prepared::new(act, Author::of(cx)?)?;
         let place = Arc::clone(&self.places).acquire_owned();
         let place = match tokio::time::timeout(patience, place).await {
             Ok(Ok(place)) => place,

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use mainstay_event_store::{Expected, Position, Refusal, StoreId, StreamName, Version};
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
 
 use super::batch::Prepared;
 use crate::conditions;
@@ -116,50 +117,23 @@ pub(crate) async fn send(
         Form::Free => {
             let counts: Vec<i32> =
                 (1..=names.len() as i32).map(|nth| counted.get(&nth).copied().unwrap_or(0)).collect();
-            let row = sqlx::query(schema.sql(FREE))
-                .bind(locks)
-                .bind(names.as_slice())
-                .bind(counts)
-                .bind(events.stream)
-                .bind(events.nth)
-                .bind(events.id)
-                .bind(events.kind)
-                .bind(events.shape)
-                .bind(events.at)
-                .bind(events.envelope)
-                .bind(events.tags)
-                .bind(events.key)
-                .bind(events.payload)
-                .bind(events.content)
-                .bind(events.keys)
-                .persistent(persistent)
-                .fetch_one(conn)
-                .await?;
+            let query = sqlx::query(schema.sql(FREE)).bind(locks).bind(names.as_slice()).bind(counts);
+            let row = events.bind(query).persistent(persistent).fetch_one(conn).await?;
             return Ok(Answer { verdicts: judge(acts, &Raw::free(&row)?, stream)?, again: false });
         }
         Form::Alone => ALONE,
         Form::Inside => INSIDE,
     };
-    let row = sqlx::query(schema.sql(careful))
+    let query = sqlx::query(schema.sql(careful))
         .bind(locks)
         .bind(alone)
         .bind(names.as_slice())
         .bind(parts.0)
         .bind(parts.1)
         .bind(parts.2)
-        .bind(events.act)
-        .bind(events.stream)
-        .bind(events.nth)
-        .bind(events.id)
-        .bind(events.kind)
-        .bind(events.shape)
-        .bind(events.at)
-        .bind(events.envelope)
-        .bind(events.tags)
-        .bind(events.key)
-        .bind(events.payload)
-        .bind(events.content)
-        .bind(events.keys)
+        .bind(std::mem::take(&mut events.act));
+    let row = events
+        .bind(query)
         .bind(conditions.0)
         .bind(conditions.1)
         .bind(conditions.2)
@@ -205,6 +179,23 @@ impl Columns<'_> {
             content: Vec::with_capacity(count),
             keys: Vec::with_capacity(count),
         }
+    }
+
+    /// Binds them in the order in which both functions take them. The acts come before, where they are asked for.
+    fn bind<'q>(self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
+        query
+            .bind(self.stream)
+            .bind(self.nth)
+            .bind(self.id)
+            .bind(self.kind)
+            .bind(self.shape)
+            .bind(self.at)
+            .bind(self.envelope)
+            .bind(self.tags)
+            .bind(self.key)
+            .bind(self.payload)
+            .bind(self.content)
+            .bind(self.keys)
     }
 }
 

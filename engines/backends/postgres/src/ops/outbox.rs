@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::outbox::{Epoch, PAGE_BYTES_MAX, check_topic, number};
+use mainstay_event_store::{
+    Author,
+    outbox::{Epoch, PAGE_BYTES_MAX, check_topic, number},
+};
 use mainstay_event_store::{OutboxRecord, OutboxRow, OutboxStatus, Position, Refusal, Topic};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -11,7 +14,6 @@ use super::sent::{self, SentMarks, epoch, last};
 use super::{Ended, Place};
 use crate::append::position;
 use crate::error::damaged;
-use crate::prepare::Origin;
 use crate::receipt::Mark;
 use crate::select::{signed, unsigned};
 
@@ -26,7 +28,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// Checks a row. Its topic is the transaction's business.
-    pub(crate) fn new(row: &OutboxRow, origin: &Origin) -> Result<Self, Refusal> {
+    pub(crate) fn new(row: &OutboxRow, origin: &Author) -> Result<Self, Refusal> {
         row.check()?;
         let headers = serde_json::to_string(&row.headers)
             .map_err(|error| Refusal::Invalid { what: "outbox row", why: error.to_string() })?;

@@ -37,7 +37,8 @@ pub(super) async fn keep(cx: Context, node: std::sync::Arc<Node>) {
         let pause = if node.store().is_some() { LOOK_EVERY } else { OPEN_EVERY };
         tokio::time::sleep(pause).await;
         if node.store().is_none()
-            && let Ok(store) = Postgres::open(&cx, node.options.clone()).await
+            && let Some(options) = node.options.clone()
+            && let Ok(store) = Postgres::open(&cx, options).await
             && store.id() == node.id
         {
             *node.store.write().unwrap_or_else(PoisonError::into_inner) = Some(store);
@@ -54,12 +55,11 @@ pub(super) async fn once(cx: &Context, node: &Node) {
         tokio::time::timeout(ANSWERED_WITHIN, store.heartbeat()).await.ok()?.ok()
     };
     let answer = answer.await;
-    let mut look = node.look.write().unwrap_or_else(PoisonError::into_inner);
-    match answer {
+    node.look.send_modify(|look| match answer {
         Some((leads, age)) => *look = Look { leads, reachable: true, beat: age.map(|age| (asked, age)) },
         // What it was is kept: its data grow old and are not gone.
         None => look.reachable = false,
-    }
+    });
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use mainstay_envelope::Context;
 use mainstay_event_store::consistency::{Choice, Seen, choose};
 use mainstay_event_store::{Consistency, IfCutOff, Located, ReadError, Receipt, Store, StoreId};
+use tokio::sync::watch;
 
 use crate::open::OpenError;
 use crate::options::Options;
@@ -32,7 +33,7 @@ use look::Look;
 
 /// How often nodes are looked at, and how soon a read that waits for one looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const AGAIN_AFTER: Duration = Duration::from_millis(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// A leader and its replicas. Clones share everything but what they ask for ([`Replicated::at`]).
 #[derive(Debug, Clone)]
@@ -63,11 +64,12 @@ impl Drop for Inner {
 #[derive(Debug)]
 struct Node {
     name: String,
-    options: Options,
+    /// How it is opened, once it can be reached; none for the leader, which is open.
+    options: Option<Options>,
     id: StoreId,
     /// None until it could be opened.
     store: RwLock<Option<Postgres>>,
-    look: RwLock<Look>,
+    look: watch::Sender<Look>,
 }
 
 impl Node {
@@ -76,7 +78,13 @@ impl Node {
     }
 
     fn look(&self) -> Look {
-        *self.look.read().unwrap_or_else(PoisonError::into_inner)
+        *self.look.borrow()
+    }
+
+    /// Returns when it is seen not to answer.
+    async fn lost(&self) {
+        // The sender is this node's own: it is there as long as we are.
+        let _ = self.look.subscribe().wait_for(|look| !look.reachable).await;
     }
 }
 
@@ -107,10 +115,10 @@ impl Replicated {
         let id = leader.id();
         let mut nodes = vec![Arc::new(Node {
             name: "leader".to_owned(),
-            options: Options::new(String::new()),
+            options: None,
             id,
             store: RwLock::new(Some(leader.clone())),
-            look: RwLock::default(),
+            look: watch::Sender::default(),
         })];
         for (name, options) in replicas {
             let options = options.read_only();
@@ -128,10 +136,10 @@ impl Replicated {
             };
             nodes.push(Arc::new(Node {
                 name,
-                options,
+                options: Some(options),
                 id,
                 store: RwLock::new(store),
-                look: RwLock::default(),
+                look: watch::Sender::default(),
             }));
         }
         for node in &nodes {
@@ -160,8 +168,13 @@ impl Replicated {
     /// # Errors
     /// [`ReadError::Unavailable`] when nobody that can be reached will do; a receipt of another store.
     pub async fn pick(&self) -> Result<Picked, ReadError> {
+        self.chosen().await.map(|(_, picked)| picked)
+    }
+
+    async fn chosen(&self) -> Result<(Arc<Node>, Picked), ReadError> {
         let Inner { cx, nodes, at_most, .. } = &*self.inner;
         let until = cx.now() + *at_most;
+        let mut pause = AGAIN_AFTER;
         loop {
             let mut seen = Vec::with_capacity(nodes.len());
             for node in nodes {
@@ -170,22 +183,24 @@ impl Replicated {
             let may_wait = cx.now() < until;
             match choose(&self.asked, self.if_cut_off, &seen, may_wait, cx.next_u64()) {
                 Choice::Node { index, met } => {
-                    if let Some(picked) = self.picked(index, met) {
-                        return Ok(picked);
-                    }
-                    return Err(self.nobody(&seen));
+                    return self.picked(index, met).ok_or_else(|| self.nobody(&seen));
                 }
-                Choice::Later => tokio::time::sleep(AGAIN_AFTER).await,
+                // An act's place comes in some milliseconds, a replica's lag in more: asked for less and less often.
+                Choice::Later => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LOOK_EVERY);
+                }
                 Choice::Nobody => return Err(self.nobody(&seen)),
             }
         }
     }
 
-    fn picked(&self, index: usize, met: bool) -> Option<Picked> {
+    fn picked(&self, index: usize, met: bool) -> Option<(Arc<Node>, Picked)> {
         let node = self.inner.nodes.get(index)?;
         let look = node.look();
         let staleness = if look.leads { Some(Duration::ZERO) } else { look.staleness(self.inner.cx.now()) };
-        Some(Picked { store: node.store()?, node: node.name.clone(), staleness, met })
+        let picked = Picked { store: node.store()?, node: node.name.clone(), staleness, met };
+        Some((Arc::clone(node), picked))
     }
 
     async fn seen(&self, node: &Node) -> Result<Seen, ReadError> {
@@ -200,7 +215,11 @@ impl Replicated {
             && seen.reachable
             && let Some(store) = node.store()
         {
-            match has(&store, receipt).await {
+            let asked = tokio::select! {
+                has = has(&store, receipt) => has,
+                () = node.lost() => Err(lost(&node.name)),
+            };
+            match asked {
                 Ok(has) => seen.has_receipt = has,
                 Err(error @ ReadError::ForeignReceipt { .. }) => return Err(error),
                 Err(_) => seen.reachable = false,
@@ -235,6 +254,12 @@ impl Replicated {
         );
         ReadError::Unavailable { why, passing: true }
     }
+}
+
+/// What a read is told whose node ceased to answer while it was asked.
+fn lost(node: &str) -> ReadError {
+    let why = format!("{node} does not answer any more; nothing was read; ask again");
+    ReadError::Unavailable { why, passing: true }
 }
 
 /// Has this node the receipt's act, with its place in the feed?

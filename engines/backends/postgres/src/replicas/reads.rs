@@ -14,10 +14,11 @@ use super::Replicated;
 use crate::store::Postgres;
 use crate::tx::{Sql, Transaction};
 
-/// Reads from the node that is picked. A leader that turns out to be gone while it is read is one that is cut off.
+/// Reads from the node that is picked. One that turns out to be gone while it is read is cut off, also when it says
+/// nothing: a network that swallows everything would else be waited for as long as the kernel does.
 macro_rules! reading {
     ($self:ident, $feed:expr, |$store:ident| $call:expr) => {{
-        let picked = $self.pick().await?;
+        let (node, picked) = $self.chosen().await?;
         let $store = &picked.store;
         let read = async {
             if $feed && $self.asked == Consistency::Strong && picked.met {
@@ -25,7 +26,11 @@ macro_rules! reading {
             }
             $call.await
         };
-        match read.await {
+        let ended = tokio::select! {
+            ended = read => ended,
+            () = node.lost() => Err(super::lost(&node.name)),
+        };
+        match ended {
             Err(ReadError::Unavailable { passing: true, .. })
                 if picked.met && $self.if_cut_off == IfCutOff::ServeStale =>
             {

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use mainstay_envelope::{Fact, MessageIdentity, Timestamp};
 use mainstay_event_store::{
-    Act, Condition, ConsumerName, Direction, Expected, Leased, Mark, NewEvent, OutboxRow, Position, Recorded,
-    Refusal, Row, Rows, Scan, StreamName, Tx, Version, ViewName, check_events, limits, outbox,
+    Act, Author, Condition, ConsumerName, Direction, Expected, Leased, Mark, NewEvent, OutboxRow, Position,
+    Recorded, Refusal, Row, Rows, Scan, StreamName, Tx, Version, ViewName, check_events, limits, outbox,
 };
 
 use super::transaction::Transaction;
 use crate::append::Prepared;
 use crate::ops::outbox::Pending;
 use crate::ops::{self, append::lost_race};
-use crate::prepare::Origin;
 use crate::receipt;
 use crate::{conditions, select};
 
@@ -93,7 +92,7 @@ impl Tx for Transaction {
     }
 
     fn acting_for(&self, fact: &Fact) -> Result<(), Refusal> {
-        let origin = self.noted(Origin::new(self.at, fact))?;
+        let origin = self.noted(Author::new(self.at, fact))?;
         self.origin.replace(origin);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::{Refusal, Topic};
+use mainstay_event_store::{Author, Refusal, Topic};
 use sqlx::{Connection, PgConnection};
 use tokio::runtime::Runtime;
 
@@ -14,7 +14,6 @@ use crate::error::{self, Kind, SqlError, kind};
 use crate::ops::outbox::Pending;
 use crate::ops::{self, Ended, Place};
 use crate::options::Isolation;
-use crate::prepare::Origin;
 use crate::receipt::Mark;
 
 /// Bytes of outbox rows that are kept until they are written together.
@@ -28,7 +27,7 @@ pub struct Transaction {
     pub(super) isolation: Isolation,
     pub(super) at: Timestamp,
     /// Who writes; changed by `acting_for`.
-    pub(super) origin: RefCell<Origin>,
+    pub(super) origin: RefCell<Author>,
     pub(super) conn: RefCell<PgConnection>,
     /// Looks at what is committed now, where this transaction's own snapshot is older.
     pub(super) second: RefCell<Second>,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mainstay_envelope::Context;
-use mainstay_event_store::{Abort, AppendError, Committed, Refusal, TransactError};
+use mainstay_event_store::{Abort, AppendError, Author, Committed, Refusal, TransactError};
 use mainstay_resilience::retry::Checked;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection, Row};
@@ -19,7 +19,6 @@ use crate::error::{self, Kind, SqlFault, kind};
 use crate::hints::Hints;
 use crate::ops::Place;
 use crate::options::Isolation;
-use crate::prepare::Origin;
 use crate::receipt::Mark;
 use crate::retries::{RaceBudget, Retries};
 
@@ -107,7 +106,7 @@ impl Worker {
     }
 
     /// Begins a transaction on the worker's connection.
-    fn begin(&mut self, origin: &Origin, isolation: Isolation, run: u32) -> sqlx::Result<Transaction> {
+    fn begin(&mut self, origin: &Author, isolation: Isolation, run: u32) -> sqlx::Result<Transaction> {
         let mut conn = self.connection()?;
         let limit = self.setup.limit;
         let turn = if run >= TURNS_FROM && isolation.is_frozen() {
@@ -195,7 +194,7 @@ enum Keep {
 /// A closure to be run.
 pub(crate) struct Transact<F, T, E> {
     pub(crate) cx: Context,
-    pub(crate) origin: Origin,
+    pub(crate) origin: Author,
     pub(crate) isolation: Isolation,
     pub(crate) closure: F,
     pub(crate) reply: oneshot::Sender<Result<Committed<T>, TransactError<E>>>,

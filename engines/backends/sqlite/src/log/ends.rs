@@ -30,3 +30,25 @@ impl Ends {
         known.get(&(topic.clone(), partition)) == Some(&(end, rung))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_known_until_something_rings_and_for_its_own_partition_only() {
+        let (ends, topic) = (Ends::default(), Topic::new("t").unwrap());
+        ends.note(&topic, 0, Offset(7), 3);
+        assert!(ends.is(&topic, 0, Offset(7), 3));
+        assert!(!ends.is(&topic, 0, Offset(7), 4), "it has rung since that read began");
+        assert!(!ends.is(&topic, 0, Offset(6), 3), "somebody stands before it");
+        assert!(!ends.is(&topic, 1, Offset(7), 3));
+        assert!(!ends.is(&Topic::new("u").unwrap(), 0, Offset(7), 3));
+        for partition in 1..=ENDS_MAX as u32 {
+            ends.note(&topic, partition, Offset(1), 3);
+        }
+        assert!(ends.known.lock().unwrap().len() <= ENDS_MAX);
+    }
+}

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
-use mainstay_event_store::repeat::{self, Verdict};
+use mainstay_event_store::{
+    Author,
+    repeat::{self, Verdict},
+};
 use mainstay_event_store::{
     Condition, Expected, Hash, NewEvent, Position, Refusal, StreamName, Version, chain,
 };
 
 use super::transaction::{Stream, Transaction};
-use crate::prepare::{self, Extra, Origin, Prepared};
+use crate::prepare::{self, Extra, Prepared};
 use crate::{markers, select};
 
 impl Transaction {
@@ -176,7 +179,7 @@ impl Transaction {
 
     fn insert(
         &self,
-        origin: &Origin,
+        origin: &Author,
         place: &Place,
         event: &NewEvent,
         extra: &Extra,

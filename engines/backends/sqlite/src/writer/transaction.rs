@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_envelope::Timestamp;
-use mainstay_event_store::outbox::{Epoch, check_topic};
+use mainstay_event_store::{
+    Author,
+    outbox::{Epoch, check_topic},
+};
 use mainstay_event_store::{Hash, Position, Refusal, StreamName, Topic, Version};
 use rusqlite::Connection;
 
@@ -15,7 +18,6 @@ use super::guard::Guard;
 use crate::error::{Kind, LOST, kind, refusal};
 use crate::marks::Marks;
 use crate::outbox::{self, Waiting};
-use crate::prepare::Origin;
 use crate::recent::{Fresh, Recent};
 use crate::select::{self, Names};
 use crate::views;
@@ -25,7 +27,7 @@ use crate::views;
 pub struct Transaction {
     conn: Connection,
     guard: Arc<Guard>,
-    pub(super) origin: RefCell<Origin>,
+    pub(super) origin: RefCell<Author>,
     pub(super) tail: Cell<Tail>,
     pub(super) streams: RefCell<HashMap<StreamName, Stream>>,
     pub(super) names: RefCell<Names>,
@@ -82,7 +84,7 @@ impl Transaction {
         Self {
             conn,
             guard,
-            origin: RefCell::new(Origin {
+            origin: RefCell::new(Author {
                 at: Timestamp::from_millis(0),
                 envelope: Bytes::from_static(b"{}"),
             }),
@@ -201,7 +203,7 @@ impl Transaction {
         Ok(())
     }
 
-    pub(crate) fn begin_job(&self, origin: Origin) {
+    pub(crate) fn begin_job(&self, origin: Author) {
         self.origin.replace(origin);
         self.broken.replace(None);
         self.refused.replace(None);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mainstay_envelope::{Fact, MessageIdentity, Timestamp};
-use mainstay_event_store::outbox::runs;
+use mainstay_event_store::{Author, outbox::runs};
 use mainstay_event_store::{
     Condition, ConsumerName, Expected, Lease, Leased, Mark, NewEvent, OutboxRow, Position, Recorded, Refusal,
     Row, Rows, Scan, StreamName, Tx, Version, ViewName, limits,
@@ -11,7 +11,6 @@ use mainstay_event_store::{
 
 use super::transaction::Transaction;
 use crate::outbox::Pending;
-use crate::prepare::Origin;
 use crate::rows::{checkpoint, lease, record_lease};
 use crate::select::{self, Budget};
 use crate::{markers, outbox, views};
@@ -56,7 +55,7 @@ impl Tx for Transaction {
     }
 
     fn acting_for(&self, fact: &Fact) -> Result<(), Refusal> {
-        let origin = self.noted(Origin::new(self.at(), fact))?;
+        let origin = self.noted(Author::new(self.at(), fact))?;
         self.origin.replace(origin);
         Ok(())
     }
@@ -70,7 +69,7 @@ impl Tx for Transaction {
         self.topic(&row.topic)?;
         let mut tail = self.tail.get();
         tail.outbox += 1;
-        let Origin { at, envelope } = self.origin.borrow().clone();
+        let Author { at, envelope } = self.origin.borrow().clone();
         let pending = Pending { seq: tail.outbox, at, envelope, row: row.clone(), headers };
         self.ask(|conn| self.waiting.borrow_mut().push(conn, pending))?;
         self.tail.set(tail);

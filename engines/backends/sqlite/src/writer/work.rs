@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mainstay_event_store::{
-    Abort, AppendError, Appended, Committed, Receipt, Refusal, StoreId, TransactError,
+    Abort, AppendError, Appended, Author, Committed, Receipt, Refusal, StoreId, TransactError,
 };
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use super::transaction::{Broken, Transaction};
 use crate::error::refusal;
 use crate::ffi;
 use crate::health::Board;
-use crate::prepare::{Origin, Prepared};
+use crate::prepare::Prepared;
 use crate::schema;
 
 /// How a job's turn in a group ended.
@@ -101,7 +101,7 @@ impl Work for Append {
 }
 
 pub(crate) struct Transact<F, T, E> {
-    pub(crate) origin: Origin,
+    pub(crate) origin: Author,
     pub(crate) closure: F,
     pub(crate) name: &'static str,
     pub(crate) answer: Option<Result<(T, u64), TransactError<E>>>,
