@@ -1,5 +1,7 @@
 //! Opening: everything that could make the store unusable is found out here, in words that say what to do.
 
+use std::time::Duration;
+
 use mainstay_envelope::Context;
 use mainstay_event_store::StoreId;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
@@ -8,6 +10,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use crate::connect;
 use crate::durability::{Otherwise, Require, Settings, decide};
 use crate::error::words;
+use crate::limit::within;
 use crate::options::Options;
 use crate::schema::{self, Found, Schema, VERSION};
 
@@ -217,6 +220,9 @@ impl Whom {
     }
 }
 
+/// A server that takes so long to be looked at, and for its schema to be made or brought up to date, is taken for lost.
+const OPEN_MAX: Duration = Duration::from_secs(10 * 60);
+
 /// Connects once, looks at everything, and makes the schema when it is to be made.
 pub(crate) async fn open(options: &Options, cx: &Context) -> Result<Opened, OpenError> {
     if let Some(spec) = &options.sequencer {
@@ -227,7 +233,8 @@ pub(crate) async fn open(options: &Options, cx: &Context) -> Result<Opened, Open
     let durability = (!options.read_only).then_some(&options.durability);
     let Options { schema, create, read_only, .. } = options;
     let wanted = Wanted { schema, create: *create, read_only: *read_only, durability };
-    let found = look(&mut conn, &whom, &wanted, cx).await;
+    let looking = async { Ok(look(&mut conn, &whom, &wanted, cx).await) };
+    let found = within(OPEN_MAX, looking).await.unwrap_or_else(|error| Err(whom.error(&error)));
     // Whatever it says: all is known, or nothing was done.
     let _ = conn.close().await;
     Ok(Opened { id: found?, connect })

@@ -55,6 +55,7 @@ pub struct Options {
     pub(crate) closure_limit: Duration,
     pub(crate) busy: Duration,
     pub(crate) connect_limit: Duration,
+    pub(crate) answer_limit: Duration,
     pub(crate) isolation: Isolation,
     pub(crate) retry: retry::Spec,
     pub(crate) pooled: bool,
@@ -98,6 +99,7 @@ impl Options {
             closure_limit: Duration::from_secs(5),
             busy: Duration::from_secs(10),
             connect_limit: Duration::from_secs(10),
+            answer_limit: Duration::from_secs(15),
             isolation: Isolation::default(),
             // Waits of a few milliseconds: what was lost is a race, and its winner has committed by then.
             retry: retry::Spec::full_jitter(Duration::from_millis(2), Duration::from_millis(250))
@@ -168,6 +170,15 @@ impl Options {
     /// How long to wait for a connection, default 10 s.
     pub fn connect_limit(mut self, limit: Duration) -> Self {
         self.connect_limit = limit;
+        self
+    }
+
+    /// How long the server's answer to a read or to a batch of appends is waited for, default 15 s, at least 1 s and never
+    /// less than [`Options::busy_limit`]. The server ends the statement then; when it does not answer even a second later, the
+    /// connection is taken for lost, as where a network swallows everything without a word: a read is asked again on a new
+    /// one, an append is sent again with its ids, or [`mainstay_event_store::AppendError::Unknown`].
+    pub fn answer_limit(mut self, limit: Duration) -> Self {
+        self.answer_limit = limit.max(Duration::from_secs(1));
         self
     }
 

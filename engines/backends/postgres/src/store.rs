@@ -10,18 +10,19 @@ use mainstay_event_store::{
     StoreId, StreamName, StreamPage, TransactError, Version, ViewName, chain, limits,
 };
 use mainstay_event_store::{Author, outbox::Epoch};
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool, Row};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{Lane, Queue, position};
-use crate::connect::{self, STATEMENT_LIMIT, Way};
+use crate::connect::Way;
 use crate::error::{Kind, kind, read_error};
 use crate::hints::{Ends, Hints};
 use crate::listen::{self, LOOK_EVERY};
 use crate::open::{self, OpenError};
 use crate::ops::{self, Place};
 use crate::options::{Isolation, Options};
+use crate::pool::{Pool, asking};
 use crate::receipt::Mark;
 use crate::retention::Retention;
 use crate::retries::RaceBudget;
@@ -38,14 +39,7 @@ macro_rules! reading {
         let $place = &inner.place;
         let mut tries = 0;
         loop {
-            let read = async {
-                let mut held = $place.way.acquire(&inner.readers).await?;
-                let $conn: &mut PgConnection = &mut held;
-                let value = $call.await?;
-                held.end().await?;
-                Ok(value)
-            };
-            match read.await {
+            match asking!(inner.readers, $place, |$conn| $call) {
                 Ok(value) => break Ok(value),
                 Err(error) if kind(&error) == Kind::Lost && tries < READ_AGAIN_MAX => tries += 1,
                 Err(error) => break Err(read_error(&error)),
@@ -64,7 +58,7 @@ pub struct Postgres {
 
 struct Inner {
     place: Place,
-    readers: PgPool,
+    readers: Pool,
     writers: Option<Writers>,
     hints: Arc<Hints>,
     busy: Duration,
@@ -77,7 +71,7 @@ struct Inner {
 
 /// What a handle that may write has.
 struct Writers {
-    pool: PgPool,
+    pool: Pool,
     queue: Arc<Queue>,
     jobs: mpsc::Sender<Box<dyn crate::tx::Work>>,
 }
@@ -114,7 +108,7 @@ impl Postgres {
         let place = Place { schema: options.schema.clone(), store: opened.id, way };
         let hints = Arc::new(Hints::default());
         let budget = Arc::new(RaceBudget::default());
-        let readers = connect::pool(&connect, &options, options.readers, STATEMENT_LIMIT);
+        let readers = Pool::new(&connect, &options, options.readers as usize);
         let channel = sequencer::channel(&options.schema);
         let mut tasks = Vec::new();
         let mut sequencer = None;
@@ -136,13 +130,13 @@ impl Postgres {
         let retention = options.retention.clone().map(start);
         // One connection more, which listens, where a connection is one.
         if !options.pooled {
-            let pool = connect::pool(&connect, &options, 1, STATEMENT_LIMIT);
-            tasks.push(tokio::spawn(listen::listen(pool, channel.clone(), Arc::clone(&hints))));
+            let listening = listen::listen(connect.clone(), channel.clone(), Arc::clone(&hints));
+            tasks.push(tokio::spawn(listening));
         }
         let mut writers = None;
         if !options.read_only {
             // The lanes, and one to tell other processes.
-            let pool = connect::pool(&connect, &options, options.lanes as u32 + 1, STATEMENT_LIMIT);
+            let pool = Pool::new(&connect, &options, options.lanes + 1);
             let queue = Arc::new(Queue::new(options.queue));
             let lane = Lane {
                 queue: Arc::clone(&queue),
@@ -161,7 +155,8 @@ impl Postgres {
                 tokio::spawn(lane.clone().run());
             }
             if !options.pooled {
-                let telling = listen::tell(pool.clone(), channel, Arc::clone(&hints), status.clone());
+                let telling =
+                    listen::tell(pool.clone(), channel, place.clone(), Arc::clone(&hints), status.clone());
                 tasks.push(tokio::spawn(telling));
             }
             let setup = Setup {
@@ -284,8 +279,9 @@ impl Postgres {
     }
 }
 
-/// How many lost connections a read replaces: a server that was restarted has closed all of a pool's.
-const READ_AGAIN_MAX: usize = 8;
+/// How many lost connections a read replaces. Of those that a server closed when it was restarted, the first one found takes
+/// the others along.
+const READ_AGAIN_MAX: usize = 2;
 
 const GONE: &str = "the transaction's thread ended before it answered";
 

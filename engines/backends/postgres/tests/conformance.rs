@@ -4,6 +4,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mainstay_envelope::Context;
 use mainstay_event_store::conformance::{Features, Harness};
@@ -22,9 +23,11 @@ fn url() -> String {
 
 /// Through a pooler in transaction mode, when the URL is such a one's: `MAINSTAY_TEST_POSTGRES_POOLED=1`.
 fn options() -> Options {
+    // A case puts four hundred calls into one closure, and many stores share the machine.
+    let options = Options::new(url()).closure_limit(Duration::from_secs(15));
     match std::env::var_os("MAINSTAY_TEST_POSTGRES_POOLED") {
-        Some(_) => Options::new(url()).pooled(),
-        None => Options::new(url()),
+        Some(_) => options.pooled(),
+        None => options,
     }
 }
 

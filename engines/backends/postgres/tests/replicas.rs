@@ -4,8 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod support;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainstay_envelope::Context;
@@ -13,87 +14,9 @@ use mainstay_event_store::{
     Abort, Act, Consistency, EventType, Expected, IfCutOff, NewEvent, Payload, Position, Query, ReadError,
     Receipt, Row, Store, StreamName, Tx, ViewName,
 };
-use mainstay_postgres::sqlx::postgres::PgConnectOptions;
 use mainstay_postgres::sqlx::{self, Connection, Executor, PgConnection};
 use mainstay_postgres::{Options, Postgres, Replicated, Schema};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-/// A missing server is a failure that says what to do, not a test that passes.
-fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!(
-            "{name} is not set: this test needs a PostgreSQL leader and two replicas. Start them with \
-             `cargo xtask engines up postgres`, and set MAINSTAY_TEST_POSTGRES, MAINSTAY_TEST_POSTGRES_REPLICAS (their \
-             URLs, separated by commas) as it says"
-        )
-    })
-}
-
-/// A way to a server that can be closed, and one that can swallow everything without a word.
-struct Way {
-    port: u16,
-    open: Arc<AtomicBool>,
-    silent: Arc<AtomicBool>,
-}
-
-/// Passes bytes on until one side ends; while it is silent they wait.
-async fn pass(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    silent: Arc<AtomicBool>,
-) {
-    let mut bytes = vec![0; 16 << 10];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        while silent.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        if to.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
-impl Way {
-    async fn to(host: String, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let open = Arc::new(AtomicBool::new(true));
-        let (passes, silent) = (Arc::clone(&open), Arc::new(AtomicBool::new(false)));
-        let quiet = Arc::clone(&silent);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                if !passes.load(Ordering::SeqCst) {
-                    continue; // dropped: as if nobody were there
-                }
-                let (host, passes, quiet) = (host.clone(), Arc::clone(&passes), Arc::clone(&quiet));
-                tokio::spawn(async move {
-                    let Ok(far) = TcpStream::connect((host, port)).await else { return };
-                    let closed = async {
-                        while passes.load(Ordering::SeqCst) {
-                            tokio::time::sleep(Duration::from_millis(10)).await;
-                        }
-                    };
-                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                    tokio::select! {
-                        () = pass(near_in, far_out, Arc::clone(&quiet)) => {}
-                        () = pass(far_in, near_out, quiet) => {}
-                        () = closed => {}
-                    }
-                });
-            }
-        });
-        Self { port: own, open, silent }
-    }
-
-    fn cut(&self) {
-        self.open.store(false, Ordering::SeqCst);
-    }
-
-    fn mend(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
-}
+use support::{Way, env, through};
 
 /// The superuser's URLs of the replicas, as the state file of the servers tells them.
 fn admin_urls() -> Vec<String> {
@@ -113,12 +36,6 @@ struct Fleet {
     admin_urls: Vec<String>,
     store: Replicated,
     ways: Vec<Way>, // leader, then replicas
-}
-
-async fn through(url: &str) -> (PgConnectOptions, Way) {
-    let options: PgConnectOptions = url.parse().unwrap();
-    let way = Way::to(options.get_host().to_owned(), options.get_port()).await;
-    (options.host("127.0.0.1").port(way.port), way)
 }
 
 impl Fleet {
@@ -296,13 +213,13 @@ async fn each_read_misses_no_more_than_it_chose_to() {
     assert_eq!(read(&fleet.at(Consistency::ReadYourWrites(two), REFUSE)).await.unwrap(), Some(2));
 
     // The network swallows everything, and closes nothing: a read that is under way ends, and the next ones choose.
-    fleet.ways[0].silent.store(true, Ordering::SeqCst);
+    fleet.ways[0].set_silent(true);
     let strong = fleet.at(Consistency::Strong, REFUSE);
     let swallowed = tokio::time::timeout(Duration::from_secs(30), read(&strong));
     let swallowed = swallowed.await.expect("it waits for a leader that says nothing").unwrap_err();
     assert!(swallowed.to_string().contains("leader does not answer"), "{swallowed}");
     assert_eq!(read(&fleet.at(Consistency::Strong, STALE)).await.unwrap(), Some(2));
-    fleet.ways[0].silent.store(false, Ordering::SeqCst);
+    fleet.ways[0].set_silent(false);
     fleet.until(Consistency::Strong, |picked| picked.is_ok()).await;
 
     // A strong read of the feed has every acknowledged act, also those whose places are not given yet.

@@ -27,7 +27,7 @@ const WARM_MAX: Duration = Duration::from_secs(60);
 const WARM_ACKS: usize = 40;
 
 /// Everybody works again so long after the server is whole. A connection that fell silent is given up in this time.
-const RECOVERED_MAX: Duration = Duration::from_secs(100);
+const RECOVERED_MAX: Duration = Duration::from_secs(60);
 const RECOVERED_ACKS: usize = 20;
 
 /// A full disk is noticed within so long, or nobody needs more room.

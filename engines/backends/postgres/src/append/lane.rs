@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mainstay_event_store::repeat::{self, Verdict as Repeat};
 use mainstay_event_store::{AppendError, Appended, Refusal, StoreId, StreamName, Version};
 use mainstay_resilience::retry::Checked;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::oneshot;
 
 use super::batch::{Builder, Prepared};
@@ -15,6 +15,8 @@ use crate::connect::Way;
 use crate::error::{self, Kind, kind};
 use crate::hints::Hints;
 use crate::keys::Locks;
+use crate::limit::within;
+use crate::pool::Pool;
 use crate::receipt::Mark;
 use crate::retries::{RaceBudget, Retries};
 use crate::schema::Schema;
@@ -26,7 +28,7 @@ type Reply = oneshot::Sender<Result<Appended, AppendError>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     pub(crate) way: Way,
     pub(crate) schema: Schema,
     pub(crate) store: StoreId,
@@ -206,21 +208,15 @@ impl Lane {
         locks: &Locks,
     ) -> Result<Vec<Result<Appended, AppendError>>, Failed> {
         let mut conn = self.pool.acquire().await.map_err(|error| Failed { error, unknown: false })?;
-        let sent = self.send(&mut conn, acts, locks).await;
-        let (verdicts, wrote) = match sent {
-            Ok(verdicts) => {
-                let wrote = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Written { .. }));
-                (verdicts, wrote)
-            }
+        let limit = self.pool.answer_limit();
+        let verdicts = match within(limit, self.send(&mut conn, acts, locks)).await {
+            Ok(verdicts) => verdicts,
             Err(error) => {
-                let unknown = kind(&error) == Kind::Lost;
-                if unknown {
-                    // The pool would look at it first; it is known to be gone.
-                    drop(conn.detach());
-                }
-                return Err(Failed { error, unknown });
+                conn.failed(&error);
+                return Err(Failed { unknown: kind(&error) == Kind::Lost, error });
             }
         };
+        let wrote = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Written { .. }));
         if wrote {
             self.hints.committed();
         }
@@ -232,17 +228,21 @@ impl Lane {
                 }
                 Verdict::Refused(refusal) => Err(refusal.into()),
                 Verdict::Known => {
-                    let resolved = self.resolve(&mut conn, act).await;
-                    // What is written of the others is on disk: only this one has no answer yet.
-                    match resolved.map_err(|error| Failed { error, unknown: false })? {
-                        Ok((versions, mark)) => {
+                    match within(limit, self.resolve(&mut conn, act)).await {
+                        Ok(Ok((versions, mark))) => {
                             Ok(Appended { versions, receipt: mark.receipt(self.store), repeated: true })
                         }
-                        Err(refusal) => Err(refusal.into()),
+                        Ok(Err(refusal)) => Err(refusal.into()),
+                        // What is written of the others is on disk: only this one has no answer yet.
+                        Err(error) => {
+                            conn.failed(&error);
+                            return Err(Failed { error, unknown: false });
+                        }
                     }
                 }
             });
         }
+        conn.keep();
         Ok(answers)
     }
 

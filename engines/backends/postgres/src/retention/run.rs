@@ -10,7 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::spec::Spec;
 use super::{Desk, inbox, outbox, sent};
+use crate::limit::within;
 use crate::schema::Schema;
+
+/// A look that takes so long is given up, and its connection taken for lost. What it has folded and emptied stays so.
+const LOOK_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What one look did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,7 +116,7 @@ async fn run(
         }
         look += 1;
         let looked = tokio::select! {
-            looked = once(&connect, &schema, &spec, look.is_multiple_of(looks_before_all)) => looked,
+            looked = within(LOOK_MAX, once(&connect, &schema, &spec, look.is_multiple_of(looks_before_all))) => looked,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         tell.send_replace(looked.err().map(|error| error.to_string()));

@@ -3,7 +3,6 @@
 //! REPEATABLE READ, so that the rows that are found and the snapshot that is stored are of one moment. Everything is
 //! inserted in one statement, and the first look (with BEGIN) is one round trip: an idle round costs three.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,17 @@ use super::snapshot::{Difference, PLACED, RESTORED, Snapshot};
 use super::spec::Spec;
 use super::sql::{self, Sql};
 use super::state::{self, Candidate, Open, Origin, Seen, Step, Work};
+use crate::limit::within;
 
-/// A server that does not answer for so long is taken for lost. A restore, which rewrites a table, may take longer.
-const ROUND_MAX: Duration = Duration::from_secs(90);
+/// A round that takes so long is given up, and the server taken for lost.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+
+/// The same for its first look, which reads one row and waits for nobody: a connection that has fallen silent since the last
+/// round shows here.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// The same for a restore, which rewrites a table.
+const RESTORE_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// How a round ended. What is not recorded is as if it had never been.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,16 +63,6 @@ struct Entry {
     open: Option<Open>,
 }
 
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        let why = format!("the server did not answer for {limit:?}");
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, why)))
-    })
-}
-
 impl Desk<'_> {
     /// Runs one round. An error says nothing about whether it was recorded: the next one sees. After an error that
     /// is not the server's answer the connection must not be used any more.
@@ -77,7 +74,7 @@ impl Desk<'_> {
         let Some(answer) = error.as_database_error() else { return Err(error) };
         let taken = answer.is_unique_violation();
         let constraint = answer.constraint().unwrap_or_default().to_owned();
-        within(ROUND_MAX, self.conn.execute(sqlx::raw_sql("rollback"))).await?;
+        within(LOOK_MAX, self.conn.execute(sqlx::raw_sql("rollback"))).await?;
         if !taken {
             return Err(error);
         }
@@ -88,14 +85,14 @@ impl Desk<'_> {
     }
 
     async fn run(&mut self) -> Result<Outcome, sqlx::Error> {
-        let Some(seen) = within(ROUND_MAX, self.see()).await? else { return Ok(Outcome::Follows) };
+        let Some(seen) = within(LOOK_MAX, self.see()).await? else { return Ok(Outcome::Follows) };
         match state::decide(self.me, &seen) {
             Step::Wait(left) => {
-                self.leave().await?;
+                within(LOOK_MAX, self.leave()).await?;
                 Ok(Outcome::Waits(left))
             }
             Step::Act(epoch, Work::Restore) => {
-                let entry = self.restore(&seen).await?;
+                let entry = within(RESTORE_MAX, self.restore(&seen)).await?;
                 within(ROUND_MAX, self.record(epoch, &seen, entry)).await
             }
             Step::Act(epoch, work) => within(ROUND_MAX, self.act(epoch, &seen, work)).await,
@@ -104,9 +101,9 @@ impl Desk<'_> {
 
     /// Gives the lease back, when it is this one's: who waits for it need not wait longer.
     pub(crate) async fn release(&mut self) -> Result<(), sqlx::Error> {
-        let Some(mut seen) = within(ROUND_MAX, self.see()).await? else { return Ok(()) };
+        let Some(mut seen) = within(LOOK_MAX, self.see()).await? else { return Ok(()) };
         if !matches!(state::decide(self.me, &seen), Step::Act(epoch, _) if epoch == seen.last.epoch) {
-            return self.leave().await;
+            return within(LOOK_MAX, self.leave()).await;
         }
         let last = seen.last.clone();
         let (ordered, open) = (order::order(last.head, last.outbox, Vec::new(), Vec::new()), last.open);

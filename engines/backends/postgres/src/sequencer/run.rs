@@ -15,9 +15,13 @@ use super::sql::{self, Sql};
 use super::state::{Candidate, Origin};
 use super::{Ended, Role, Status};
 use crate::hints::{Ends, Hints};
+use crate::limit::within;
 
 /// A connection that is not made in this time is not made.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// What is done between two rounds, none of which waits for anybody longer than for a short lock.
+const BETWEEN_MAX: Duration = Duration::from_secs(10);
 
 /// A server that follows another one is asked again after this: it may be promoted.
 const FOLLOWER_LOOK: Duration = Duration::from_millis(500);
@@ -90,9 +94,7 @@ impl Loop {
             let origin = round::origin(&mut conn, &self.sql).await?;
             Ok((conn, origin))
         };
-        let timeout = || sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        let (mut conn, origin) =
-            tokio::time::timeout(CONNECT_MAX, connecting).await.unwrap_or_else(|_| Err(timeout()))?;
+        let (mut conn, origin) = within(CONNECT_MAX, connecting).await?;
         let left = self.rounds_on(&mut conn, &origin).await;
         match &left {
             // Whatever it says to that: it is given up.
@@ -128,9 +130,9 @@ impl Loop {
                     self.hints.sequenced(ends);
                     self.tell_status(Role::Active { epoch }, Some((number, ends)));
                     if took > 0 {
-                        self.tell_others(conn, ends).await?;
+                        within(BETWEEN_MAX, self.tell_others(conn, ends)).await?;
                     }
-                    to_empty = self.empty(conn, number, to_empty).await?;
+                    to_empty = within(BETWEEN_MAX, self.empty(conn, number, to_empty)).await?;
                     idle = took == 0;
                     let wait = match (more, took) {
                         (true, _) => Duration::ZERO,

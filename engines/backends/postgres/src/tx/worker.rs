@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::transaction::{Second, State, Transaction};
 use crate::error::{self, Kind, SqlFault, kind};
 use crate::hints::Hints;
+use crate::limit::{silent, within};
 use crate::ops::Place;
 use crate::options::Isolation;
 use crate::receipt::Mark;
@@ -101,8 +102,7 @@ impl Worker {
         }
         let connecting = PgConnection::connect_with(&self.setup.connect);
         let limit = self.setup.connect_limit;
-        let connected = self.runtime.block_on(async { tokio::time::timeout(limit, connecting).await });
-        connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        self.runtime.block_on(within(limit, connecting))
     }
 
     /// Begins a transaction on the worker's connection.
@@ -136,7 +136,7 @@ impl Worker {
                 }
                 return Err(error);
             }
-            Err(_) => return Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+            Err(_) => return Err(silent(limit)),
         }
         let second = Second { options: self.setup.connect.clone(), conn: self.second.take() };
         Ok(Transaction {
