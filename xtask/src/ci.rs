@@ -72,9 +72,16 @@ const FULL: &[Step] = &[
     step("tests on a server", "cargo test --package mainstay-cli --package mainstay-postgres --all-features"),
     step("outside", "cargo xtask outside"),
     step("crash", "cargo xtask crash store --kills 300 --seed 1"),
+    step("kills of write-back", "cargo xtask crash cache --rounds 12 --seed 1"),
     step("power cuts", "cargo xtask powercut --cuts 500 --seed 1"),
-    step("faults of a server", "cargo xtask crash postgres --rounds 2 --seed 1"),
+    step("faults of a server", "cargo xtask crash postgres --rounds 2 --seed 4"),
     step("kills of the shop", "cargo xtask crash shop --rounds 50 --seed 1"),
+    step(
+        "interleavings",
+        "MAINSTAY_SCHEDULES='2000' cargo test --package mainstay-resilience --all-features --lib --test interleavings",
+    ),
+    step("jumps of the wall clock", "cargo xtask clock"),
+    step("defects of peers", "cargo test --package bench-peers --test count_window"),
     step("openapi", "cargo xtask openapi"),
     step("mutations", "cargo xtask mutate --gate"),
 ];

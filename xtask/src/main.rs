@@ -5,9 +5,11 @@
 
 mod bench;
 mod ci;
+mod clock;
 mod crash;
 mod engines;
 mod examples;
+mod mutants;
 mod mutate;
 mod openapi;
 mod outside;
@@ -38,10 +40,14 @@ enum Check {
     Tidy(tidy::Arguments),
     /// Break the code in each named way and see the named test fail.
     Mutate(mutate::Arguments),
+    /// Change every operator of the pure states, one at a time, with cargo-mutants; takes hours, part of no lane.
+    Mutants(mutants::Arguments),
     /// Build every example and run it to its end.
     Examples(examples::Arguments),
     /// Kill a working process again and again; every answer it gave must hold.
     Crash(crash::Arguments),
+    /// Step the wall clock of a child process to and fro by an hour; the rules must not notice.
+    Clock(clock::Arguments),
     /// Cut the power of a simulated disk again and again; nothing acknowledged may be lost.
     Powercut(powercut::Arguments),
     /// Build and run the programs of outside users, each with its own lock file.
@@ -74,8 +80,10 @@ fn run(check: Check) -> anyhow::Result<bool> {
         Check::Ci(arguments) => ci::run(&arguments),
         Check::Tidy(arguments) => tidy::run(&arguments),
         Check::Mutate(arguments) => mutate::run(&arguments),
+        Check::Mutants(arguments) => mutants::run(&arguments),
         Check::Examples(arguments) => examples::run(&arguments),
         Check::Crash(arguments) => crash::run(&arguments),
+        Check::Clock(arguments) => clock::run(&arguments),
         Check::Powercut(arguments) => powercut::run(&arguments),
         Check::Outside(arguments) => outside::run(&arguments),
         Check::Openapi(arguments) => openapi::run(&arguments),

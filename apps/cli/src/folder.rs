@@ -48,15 +48,29 @@ pub(crate) enum Service {
     Order,
     Payment,
     Inventory,
+    /// Somebody else's, simulated.
+    Processor,
 }
 
 impl Service {
     /// All of them, in the order of their ports.
-    pub(crate) const ALL: [Self; 3] = [Self::Order, Self::Payment, Self::Inventory];
+    pub(crate) const ALL: [Self; 4] = [Self::Order, Self::Payment, Self::Inventory, Self::Processor];
+
+    /// Those that tell each other what happened.
+    pub(crate) const PARTICIPANTS: [Self; 3] = [Self::Order, Self::Payment, Self::Inventory];
 
     /// In the order in which they start, which is reversed when they drain: what takes orders comes last and goes
     /// first, so that an accepted order finds the others there.
-    pub(crate) const STARTING: [Self; 3] = [Self::Inventory, Self::Payment, Self::Order];
+    pub(crate) const STARTING: [Self; 4] = [Self::Processor, Self::Inventory, Self::Payment, Self::Order];
+
+    /// Whom it calls.
+    pub(crate) fn callees(self) -> &'static [Self] {
+        match self {
+            Self::Order => &[Self::Inventory],
+            Self::Payment => &[Self::Processor],
+            Self::Inventory | Self::Processor => &[],
+        }
+    }
 
     /// The name of its folder, its topic, and its lines in the log.
     pub(crate) fn name(self) -> &'static str {
@@ -64,6 +78,7 @@ impl Service {
             Self::Order => "order",
             Self::Payment => "payment",
             Self::Inventory => "inventory",
+            Self::Processor => "processor",
         }
     }
 
@@ -73,6 +88,7 @@ impl Service {
             Self::Order => 1,
             Self::Payment => 2,
             Self::Inventory => 3,
+            Self::Processor => 4,
         }
     }
 }
@@ -85,14 +101,14 @@ impl std::fmt::Display for Service {
 
 /// ```text
 /// DIR/up.lock
-/// DIR/{order,payment,inventory}/lock        held by the process that writes there
-/// DIR/{order,payment,inventory}/store.db    its facts and views
-/// DIR/{order,payment,inventory}/log.db      what it tells the others
+/// DIR/{order,payment,inventory,processor}/lock        held by the process that writes there
+/// DIR/{order,payment,inventory,processor}/store.db    its facts and views
+/// DIR/{order,payment,inventory,processor}/log.db      what it tells the others
 /// ```
 /// Where the stores are in a database (`--store`), in place of store.db:
 /// ```text
 /// DIR/identity                              by which each store knows its folder again
-/// DIR/{order,payment,inventory}/store.id    by which the folder knows its stores again
+/// DIR/{order,payment,inventory,processor}/store.id    by which the folder knows its stores again
 /// ```
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);

@@ -7,7 +7,9 @@ mod folder;
 mod http;
 mod output;
 mod place;
+mod policy;
 mod probe;
+mod replay;
 mod saga;
 mod secret;
 mod service;
@@ -33,7 +35,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Run the shop on this machine: three services, supervised, until you end it.
+    /// Run the shop on this machine: three services and a card processor, supervised, until you end it.
     Up(up::Arguments),
     /// One service of the shop: what `up` starts. It ends when its standard input does.
     #[command(hide = true)]
@@ -47,6 +49,11 @@ enum Command {
     /// Append, read, follow and verify the events of a store: a file, or a schema of a PostgreSQL database.
     #[command(subcommand)]
     Events(events::Command),
+    /// The policies of a document: check them, show what each of them comes to.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Decide recorded decisions again, and name the first that comes out otherwise.
+    Replay(replay::Arguments),
     /// Ask what a store or a server really promises.
     #[command(subcommand)]
     Probe(probe::Command),
@@ -63,7 +70,7 @@ impl Command {
             Self::Up(_) | Self::Service(_) => false,
             Self::DeadLetter(command) => command.only_prints(),
             Self::Events(command) => command.only_prints(),
-            Self::Saga(_) | Self::Probe(_) | Self::Bench(_) => true,
+            Self::Saga(_) | Self::Policy(_) | Self::Replay(_) | Self::Probe(_) | Self::Bench(_) => true,
         }
     }
 }
@@ -91,6 +98,8 @@ fn main() -> ExitCode {
             Command::Saga(command) => saga::run(command, &output).await,
             Command::DeadLetter(command) => dead_letter::run(command, &output).await,
             Command::Events(command) => events::run(command, &output).await,
+            Command::Policy(command) => policy::run(&command, &output),
+            Command::Replay(arguments) => replay::run(&arguments, &output),
             Command::Probe(command) => probe::run(command, &output).await,
             Command::Bench(command) => bench::run(command, &output).await,
         }

@@ -13,7 +13,7 @@ use mainstay::sqlite::{EmbeddedLog, LogOptions, Options, Sqlite};
 use mainstay::store::Store;
 use mainstay_runtime::{Announcement, Asked, Lifeline, Lock, NotLocked, logs};
 use mainstay_shop::service::Wiring;
-use mainstay_shop::{inventory, order, payment};
+use mainstay_shop::{inventory, order, payment, processor};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,6 +24,12 @@ use crate::http::Http;
 use crate::output::Unusable;
 use crate::place::{Durability, Given};
 use crate::shop_store::{self, For};
+
+/// `NAME=URL`, as it is given.
+fn callee(given: &str) -> Result<(String, String), String> {
+    let (name, url) = given.split_once('=').ok_or("it is not NAME=URL")?;
+    Ok((name.to_owned(), url.to_owned()))
+}
 
 /// How long a service may take to finish what it has begun: its open requests, then what it follows, then what it
 /// publishes, for 5 s each. Past it the process ends, and the next one goes on where it was.
@@ -53,6 +59,9 @@ pub(crate) struct Arguments {
     /// Where it answers, on 127.0.0.1.
     #[arg(long, value_name = "PORT")]
     port: u16,
+    /// Where a service that it calls answers: order calls inventory, payment calls processor.
+    #[arg(long, value_name = "NAME=URL", value_parser = callee)]
+    calls: Vec<(String, String)>,
     /// The database that its store is in: postgres://…, or env:NAME.
     #[arg(long, value_name = "URL")]
     store: Option<Given>,
@@ -63,11 +72,11 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut lifeline = Lifeline::hold().context("no signal handler could be set; nothing was started")?;
-    let Arguments { service, data, port, store, durability } = arguments;
+    let Arguments { service, data, port, calls, store, durability } = arguments;
     let data = Folder::new(data);
     // Held until this function has returned, when nothing writes any more.
     let _lock = take(&data, service).await?;
-    let at = At { service, data: &data, port };
+    let at = At { service, data: &data, port, calls: &calls };
     let Some(given) = store else {
         shop_store::keeps_files(&data, service)?;
         let store = Sqlite::open(Options::new(data.store(service)))?;
@@ -110,6 +119,7 @@ struct At<'a> {
     service: Service,
     data: &'a Folder,
     port: u16,
+    calls: &'a [(String, String)],
 }
 
 impl At<'_> {
@@ -121,7 +131,7 @@ impl At<'_> {
         lifeline: &mut Lifeline,
         told: impl FnOnce(&EmbeddedLog),
     ) -> Result<()> {
-        let Self { service, data, port } = self;
+        let Self { service, data, port, calls } = self;
         let log = EmbeddedLog::open(LogOptions::new(data.log(service)))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
             format!("port {port}, for the {service} service, can't be listened on; nothing was served")
@@ -130,10 +140,14 @@ impl At<'_> {
 
         let (stop, stopped) = watch::channel(false);
         let mut wiring = wired(store, log.clone(), listener, stopped, health);
+        for (name, url) in calls {
+            wiring = wiring.calls(name, url);
+        }
         let participant = match service {
             Service::Order => order::participant(),
             Service::Payment => payment::participant(),
             Service::Inventory => inventory::participant(),
+            Service::Processor => processor::participant(),
         };
         for name in participant.follows().into_keys() {
             let other = Service::ALL.into_iter().find(|service| service.name() == name);
@@ -149,6 +163,7 @@ impl At<'_> {
                 Service::Order => order::serve(wiring).await,
                 Service::Payment => payment::serve(wiring).await,
                 Service::Inventory => inventory::serve(wiring).await,
+                Service::Processor => processor::serve(wiring).await,
             }
         };
         let mut serving = std::pin::pin!(serving);

@@ -16,9 +16,15 @@
 //!
 //! # What it is
 //!
-//! Three services. Each has rules ([`domain`]), a store of its own, a log of its own in which it publishes, and
-//! follows the logs of others. None calls another: an order is a chain of facts (a choreographed saga), and each
-//! link commits its effect together with the mark that says "done". [`http`] is what all three answer with.
+//! ```text
+//! calls, under policies:   browser ─GET /catalogue─► order ─(cache)─► inventory        payment ─POST /charges─► processor
+//! ```
+//!
+//! Three services, and a card processor that is somebody else's ([`processor`], simulated). Each has rules ([`domain`]), a store of its own, a log of its own in which it publishes, and
+//! follows the logs of others. No order waits for a call: it is a chain of facts (a choreographed saga), and each
+//! link commits its effect together with the mark that says "done". What is called is called beside that, under a
+//! policy: a card's charge between two links, from a row that outlives the process (`payment/card`), and the catalogue
+//! for those who only look around (`order/catalogue.rs`). [`http`] is what all of them answer with.
 //!
 //! # What it is not
 //!
@@ -35,6 +41,10 @@
 //! | All lines of an order are reserved, or none. | `saga::all_lines_are_reserved_or_none` |
 //! | The same request twice is one order. | `requests::the_same_request_again_is_one_order_and_gets_the_same_answer` |
 //! | A presented receipt is seen. | `receipts::a_presented_receipt_is_seen` |
+//! | A card is charged once for an order, whatever is lost, and never for one that was cancelled. | the module `card`; over kill -9 `apps/cli/tests/shop/card.rs` |
+//! | A processor that hangs holds up nobody who does not need it. | `card::a_processor_that_hangs_holds_its_own_places_and_nobody_elses_then_the_breaker_recovers` |
+//! | When there is too much to do, browsing is given up before checkout. | `when_there_is_too_much_to_do_browsing_is_refused_and_checkout_served` (`src/service/edge.rs`) |
+//! | The catalogue loads once for many, and anew when Inventory says so. | `browsing::the_catalogue_is_loaded_once_for_many_and_anew_when_inventory_says_so` |
 //! | Hostile input is refused by the check that names it. | the module `hostile` |
 //! | Every answer is as the OpenAPI document says. | all of them: the tests' client looks at each |
 //!
@@ -46,7 +56,7 @@
 //!
 //! # Smallest example
 //!
-//! `cargo run -p mainstay-shop --example in_memory`: all three in one process, with nothing on disk.
+//! `cargo run -p mainstay-shop --example in_memory`: all of it in one process, with nothing on disk.
 //!
 //! # Floor
 //!
@@ -58,6 +68,7 @@ pub mod inventory;
 pub mod openapi;
 pub mod order;
 pub mod payment;
+pub mod processor;
 pub mod service;
 
 use mainstay::flow::saga::Participant;

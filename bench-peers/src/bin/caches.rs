@@ -18,7 +18,11 @@ use mainstay::envelope::{Chance, Monotonic, SeededChance};
 #[allow(dead_code)]
 mod ratio;
 
+#[path = "../../../apps/cli/src/bench/cache/traces.rs"]
+mod traces;
+
 use ratio::{Ratio, Target, median};
+use traces::traces;
 
 /// Compares storages of cache entries.
 #[derive(Debug, Parser)]
@@ -133,50 +137,6 @@ fn storages(entries: usize) -> Result<[Box<dyn Storage>; 5]> {
         Box::new(Timed(quick_cache::sync::Cache::new(entries), cx.clone())),
         Box::new(Ours { cache: Cache::new("ours", spec)?, at: None, cx: cx.clone() }),
     ])
-}
-
-/// Keys by their popularity: P(k) ~ 1/kˢ.
-struct Zipf(Vec<f64>);
-
-impl Zipf {
-    fn new(keys: usize, s: f64) -> Self {
-        let mut sum = 0.0;
-        let mut shares: Vec<f64> = (1..=keys)
-            .map(|k| {
-                sum += (k as f64).powf(-s);
-                sum
-            })
-            .collect();
-        shares.iter_mut().for_each(|share| *share /= sum);
-        Zipf(shares)
-    }
-
-    fn draw(&self, chance: &SeededChance) -> u64 {
-        let u = (chance.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        self.0.partition_point(|share| *share < u) as u64
-    }
-}
-
-/// The four patterns, as keys in the order in which they are asked for.
-fn traces(questions: usize, entries: usize) -> Vec<(&'static str, Vec<u64>)> {
-    let chance = SeededChance::new(42);
-    let keys = entries * 100;
-    let zipf = |s| {
-        let zipf = Zipf::new(keys, s);
-        (0..questions).map(|_| zipf.draw(&chance)).collect::<Vec<_>>()
-    };
-    let mut polluted = zipf(1.0);
-    // One in five belongs to a scan that never comes back.
-    for (n, key) in polluted.iter_mut().enumerate().filter(|(n, _)| n % 5 == 0) {
-        *key = (keys + n) as u64;
-    }
-    let around = entries * 6 / 5;
-    vec![
-        ("Zipf 0.9", zipf(0.9)),
-        ("Zipf 1.1", zipf(1.1)),
-        ("Zipf 1.0 with scans", polluted),
-        ("loop of 1.2 times the size", (0..questions).map(|n| (n % around) as u64).collect()),
-    ]
 }
 
 /// Hits of a trace, and at most how many entries there were.

@@ -90,6 +90,13 @@ pub trait Describe<R> {
         None
     }
 
+    /// On whose account it comes, where that is known: what an inbound rate limit tells callers apart by. Asked in the
+    /// limit's place, after whoever authenticates had their turn at the request. Let it be what was proved, never what
+    /// the caller says of itself.
+    fn identity<'a>(&self, _: &'a R) -> Option<&'a str> {
+        None
+    }
+
     /// Last touch before a try goes out: the place to write the lowered deadline and the try's number into the
     /// request.
     fn send(&self, _: &mut R, _: &Facts) {}
@@ -122,5 +129,50 @@ impl<R: Clone, F: Fn(&R, Monotonic) -> Facts> Describe<R> for Cloned<F> {
 
     fn repeat(&self, request: &R) -> Option<R> {
         Some(request.clone())
+    }
+}
+
+/// Requests as one describes them, of which a function tells the identity.
+///
+/// ```
+/// use mainstay_envelope::Monotonic;
+/// use mainstay_resilience::{Cloned, Describe, Facts, Identified};
+///
+/// #[derive(Clone)]
+/// struct Request { tenant: Option<String> }
+///
+/// let facts = |_: &Request, now: Monotonic| Facts::unknown(now);
+/// let describe = Identified::new(Cloned(facts), |request: &Request| request.tenant.as_deref());
+/// assert_eq!(describe.identity(&Request { tenant: Some("a".into()) }), Some("a"));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Identified<D, F>(D, F);
+
+impl<D, F> Identified<D, F> {
+    /// As `describe` says, and whose they are as `identity` does.
+    pub const fn new<R>(describe: D, identity: F) -> Self
+    where
+        D: Describe<R>,
+        F: Fn(&R) -> Option<&str>,
+    {
+        Identified(describe, identity)
+    }
+}
+
+impl<R, D: Describe<R>, F: Fn(&R) -> Option<&str>> Describe<R> for Identified<D, F> {
+    fn facts(&self, request: &R, now: Monotonic) -> Facts {
+        self.0.facts(request, now)
+    }
+
+    fn repeat(&self, request: &R) -> Option<R> {
+        self.0.repeat(request)
+    }
+
+    fn identity<'a>(&self, request: &'a R) -> Option<&'a str> {
+        (self.1)(request)
+    }
+
+    fn send(&self, request: &mut R, facts: &Facts) {
+        self.0.send(request, facts);
     }
 }

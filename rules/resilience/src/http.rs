@@ -91,7 +91,7 @@ pub fn safety(method: &Method, has_key: bool) -> Safety {
 /// Tells the rules about HTTP requests: the method, an `Idempotency-Key` header, and, where the extensions hold an
 /// [`Envelope`], its deadline, priority, tokens and key. A request whose body can be cloned can be repeated (bodies in
 /// memory; one that streams is wrapped by whoever knows how much of it may be kept). Before a try goes out, the
-/// envelope's deadline is lowered to the try's.
+/// envelope's deadline is lowered to the try's. Their identity is the envelope's caller, which the trust boundary sets.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Requests;
 
@@ -105,6 +105,10 @@ impl<B: Clone> Describe<Request<B>> for Requests {
 
     fn repeat(&self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
+    }
+
+    fn identity<'a>(&self, request: &'a Request<B>) -> Option<&'a str> {
+        Some(request.extensions().get::<Envelope>()?.caller()?.as_str())
     }
 
     fn send(&self, request: &mut Request<B>, facts: &Facts) {

@@ -26,7 +26,15 @@ impl Invalid {
         Invalid { pattern, field, given, problem, remedy }
     }
 
-    /// The pattern's name, which is that of its room.
+    /// The same of the place that a policy gives the pattern, where it is not that of its room.
+    #[cfg(feature = "stack")]
+    pub(crate) const fn in_place(mut self, place: &'static str) -> Self {
+        self.pattern = place;
+        self
+    }
+
+    /// The pattern's name: that of its room or, of a pattern that a policy has in a place of another name (`pacing`,
+    /// `adaptive`, `coarse_shed`), of the place.
     pub fn pattern(&self) -> &'static str {
         self.pattern
     }
@@ -34,5 +42,20 @@ impl Invalid {
     /// The name of the field, as in the pattern's `Spec`.
     pub fn field(&self) -> &'static str {
         self.field
+    }
+
+    /// The value, as it was given.
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+
+    /// What is wrong with it, as the middle of a sentence.
+    pub fn problem(&self) -> &'static str {
+        self.problem
+    }
+
+    /// What to do, as the end of a sentence.
+    pub fn remedy(&self) -> &'static str {
+        self.remedy
     }
 }

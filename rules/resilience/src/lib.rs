@@ -51,8 +51,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! On a tower service: `policy.layer(classify).describe(describe).layer(service)`. Inbound: [`Policy::inbound`]. A rule by
-//! itself: see its room.
+//! On a tower service: `policy.layer(classify).describe(describe).layer(service)`. Inbound: [`Policy::inbound`]. As data:
+//! [`PolicySpec`], [`InboundSpec`]. A rule by itself: see its room.
 //!
 //! # Promises, each with its test
 //!
@@ -62,7 +62,11 @@
 //! | Impatient callers and losers of hedges open no breaker. | `impatient_callers_open_no_breaker`, `the_loser_of_a_hedge_opens_no_breaker_and_holds_no_permit` (`tests/policy.rs`) |
 //! | The orders are the drawn ones. | `layers_come_into_their_places_in_whatever_order_they_are_named` (`tests/policy.rs`) |
 //! | A recorded decision is decided again, bit for bit. | `every_decision_of_a_whole_run_is_decided_again_bit_for_bit` (`tests/policy.rs`) |
+//! | A recording is read as what was saved; one that was cut, altered or is of another version is refused with its line. | `what_was_saved_is_read_and_nothing_else_is` (`src/record/file.rs`) |
 //! | New settings keep what was learnt; bad ones change nothing. | `a_change_keeps_what_was_learnt_and_a_bad_one_changes_nothing` (`tests/policy.rs`), `other_settings_keep_what_was_learnt` (`tests/circuit_breaker.rs`) |
+//! | What is taken out and put in again goes on from where it was; of two changes at once one is what all rules go by. | `what_is_taken_out_and_put_in_again_goes_on_from_where_it_was`, `of_two_changes_at_once_one_is_what_all_rules_go_by` (`tests/reconfigure.rs`) |
+//! | A call through a stack of either direction allocates nothing. | `a_call_through_the_whole_stack_allocates_nothing` (`tests/allocations.rs`) |
+//! | Each identity has its own rate. | `each_identity_has_its_own_rate_and_those_without_share_one` (`tests/inbound.rs`) |
 //! | A breaker opens within its window, however well it went before, and never wedges. | `it_opens_within_its_window_however_many_calls_succeeded_before`, `it_never_wedges` (`tests/circuit_breaker.rs`) |
 //! | One callee that hangs leaves the others as they were. | `one_callee_that_hangs_leaves_the_others_as_they_were` (`tests/policy.rs`), `a_hung_call_holds_its_own_thread_and_nobody_elses` (`tests/blocking.rs`) |
 //! | A leaky meter and a token bucket are one limit; both are what the definition says, and Retry-After is exact. | `a_leaky_meter_and_a_token_bucket_give_the_same_verdicts`, `a_bucket_holds_what_the_definition_says`, `the_time_to_come_back_is_exact` (`tests/rate_limit.rs`) |
@@ -121,10 +125,12 @@ mod scope;
 pub mod sim;
 #[cfg(feature = "stack")]
 pub mod stack;
+#[cfg(feature = "layers")]
+mod switch;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 
-pub use call::{Call, Cloned, Describe, Facts, Undescribed};
+pub use call::{Call, Cloned, Describe, Facts, Identified, Undescribed};
 #[cfg(feature = "stack")]
 pub use edge::{Inside, InsideFuture, InsideLayer, Outside};
 pub use invalid::Invalid;
@@ -133,9 +139,14 @@ pub use outcome::{
     ByError, Classified, Classify, EveryErrorIsTransient, Outcome, Safety, grpc_status, http_status,
 };
 #[cfg(feature = "stack")]
-pub use policy::{InboundBuilder, InboundPolicy, OutboundBuilder, Policy, PolicySpec};
+pub use policy::{InboundBuilder, InboundPolicy, InboundSpec, OutboundBuilder, Policy, PolicySpec};
 pub use refusal::{DecisionId, Failed, NotDone, Refusal, Rule, Why, judge};
 pub use replay::{Replayed, replay};
 pub use scope::Scope;
+#[cfg(feature = "layers")]
+pub use switch::Switch;
 #[cfg(feature = "stack")]
-pub use {circuit_breaker::Spec as Breaker, hedge::Spec as Hedge, retry::Spec as Retry};
+pub use {
+    circuit_breaker::Spec as Breaker, hedge::Spec as Hedge, load_shed::Adaptive, load_shed::Limit,
+    load_shed::Spec as Shed, rate_limit::Spec as Rate, retry::Spec as Retry,
+};

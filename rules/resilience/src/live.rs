@@ -8,7 +8,9 @@
 //! Whoever looks follows the links to the end: one atomic load while nothing was replaced. Nobody sees half a value,
 //! and a call under way keeps the value it began with.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use mainstay_envelope::sync::OnceLock;
 
 /// One value and, once it was replaced, the next.
 #[derive(Debug)]

@@ -4,15 +4,26 @@
 //! again on its own: no matter where in time the ring begins, nor in which order threads ran. Nothing but numbers
 //! can be recorded: a name, a key, a header or a body doesn't fit. What has to be told apart (the key of a limit)
 //! goes in as a salted [`Recorder::redacted`] number, which can't be turned back and differs between processes.
+//!
+//! A recording leaves the process as lines of JSON (feature `recording`): [`Scope::save`](crate::Scope::save) writes them,
+//! `mainstay replay` reads them and decides everything again.
 
-use std::fmt::{self, Debug, Display};
+#[cfg(feature = "recording")]
+mod file;
+mod line;
+
+use std::fmt::{self, Debug};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use mainstay_envelope::Monotonic;
 
 use crate::refusal::{DecisionId, Rule};
+
+#[cfg(feature = "recording")]
+pub use file::{BrokenRecording, Reader, write};
+#[cfg(feature = "recording")]
+pub use line::Unreadable;
 
 /// Numbers that a decision may record as its inputs. Floating-point ones go in as their bits.
 pub const INPUTS: usize = 7;
@@ -213,57 +224,6 @@ pub fn nanos(reading: Monotonic) -> u64 {
     elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos()))
 }
 
-/// The form in which a recording leaves the process: one line each, numbers in hexadecimal.
-impl Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "v1 {} {} {:x} {:x}", self.id, self.rule, self.question, self.at)?;
-        for input in self.inputs {
-            write!(f, " {input:x}")?;
-        }
-        write!(f, " = {:x}", self.verdict)
-    }
-}
-
-/// A line that is no recorded decision: it was cut, altered, or written by another version.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a recorded decision of version 1: {problem}. Nothing was replayed from this line")]
-pub struct Unreadable {
-    problem: &'static str,
-}
-
-impl FromStr for Decision {
-    type Err = Unreadable;
-
-    fn from_str(line: &str) -> Result<Self, Unreadable> {
-        let mut words = line.split_ascii_whitespace();
-        let mut next = |problem| words.next().ok_or(Unreadable { problem });
-        let number = |word: &str| {
-            u64::from_str_radix(word, 16).map_err(|_| Unreadable { problem: "a number is none" })
-        };
-        if next("it is empty")? != "v1" {
-            return Err(Unreadable { problem: "it does not begin with v1" });
-        }
-        let id = DecisionId(number(next("its id is missing")?)?);
-        let rule = Rule::from_name(next("its rule is missing")?);
-        let rule = rule.ok_or(Unreadable { problem: "its rule is not known" })?;
-        let question = u8::try_from(number(next("its question is missing")?)?);
-        let question = question.map_err(|_| Unreadable { problem: "its question is no small number" })?;
-        let at = number(next("its time is missing")?)?;
-        let mut inputs = [0; INPUTS];
-        for input in &mut inputs {
-            *input = number(next("an input is missing")?)?;
-        }
-        if next("its verdict is missing")? != "=" {
-            return Err(Unreadable { problem: "it has too many inputs" });
-        }
-        let verdict = number(next("its verdict is missing")?)?;
-        match words.next() {
-            Some(_) => Err(Unreadable { problem: "something follows its verdict" }),
-            None => Ok(Decision { id, rule, question, at, inputs, verdict }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,28 +263,6 @@ mod tests {
         for off in [Recorder::off(), Recorder::new(Recording::All, 0, 1)] {
             assert_eq!(note(&off, 1), DecisionId::UNRECORDED);
             assert!(off.decisions().is_empty() && off.find(DecisionId::UNRECORDED).is_none());
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_no_decision_is_refused_and_says_why() {
-        let recorder = Recorder::new(Recording::Notable, 1, 1);
-        note(&recorder, u64::MAX);
-        let line = recorder.decisions()[0].to_string();
-        assert_eq!(line.parse(), Ok(recorder.decisions()[0]));
-        for (broken, words) in [
-            (String::new(), "empty"),
-            (line.replace("v1", "v2"), "begin with v1"),
-            (line.replace("bulkhead", "bulk"), "rule is not known"),
-            (line.replace(" 7 =", " ="), "number is none"),
-            (line.replace(" 7 =", " 7 8 ="), "too many inputs"),
-            (line.replace(" 7 =", " seven ="), "number is none"),
-            (line.replace(" = 9", ""), "verdict is missing"),
-            (format!("{line} 1"), "follows its verdict"),
-            (line.replace("bulkhead 3", "bulkhead 300"), "no small number"),
-        ] {
-            let refused = broken.parse::<Decision>().unwrap_err().to_string();
-            assert!(refused.contains(words), "{broken:?}: {refused:?} does not say {words:?}");
         }
     }
 

@@ -30,10 +30,12 @@ fn verdict(decision: &Decision) -> Option<u64> {
     let Decision { rule, question, at, inputs, .. } = *decision;
     match rule {
         Rule::LoadShed => crate::load_shed::replay(question, at, inputs),
-        Rule::RateLimit if question == 0 => crate::rate_limit::replay(at, inputs),
+        Rule::RateLimit => crate::rate_limit::replay(question, at, inputs),
         Rule::Retry => crate::retry::replay(question, at, inputs),
         #[cfg(feature = "bulkhead")]
         Rule::Bulkhead => crate::bulkhead::replay(question, at, inputs),
+        #[cfg(feature = "cache")]
+        Rule::Cache => crate::cache::replay(question, at, inputs),
         #[cfg(feature = "circuit-breaker")]
         Rule::CircuitBreaker => crate::circuit_breaker::replay(question, at, inputs),
         #[cfg(feature = "fallback")]
@@ -42,6 +44,7 @@ fn verdict(decision: &Decision) -> Option<u64> {
         Rule::Hedge => crate::hedge::replay(question, at, inputs),
         #[cfg(feature = "timeout")]
         Rule::Timeout => crate::timeout::replay(question, at, inputs),
+        #[allow(unreachable_patterns, reason = "reached by a rule that was left out when this was built")]
         _ => None,
     }
 }

@@ -45,6 +45,11 @@ impl Scope {
         self.clock.now()
     }
 
+    /// A cheaper reading that lags behind: [`Clock::recent`].
+    pub fn recent(&self) -> Monotonic {
+        self.clock.recent()
+    }
+
     /// 64 uniform random bits.
     pub fn draw(&self) -> u64 {
         self.chance.next_u64()
@@ -53,6 +58,18 @@ impl Scope {
     /// Where decisions are kept.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Writes the decisions that are kept, the oldest first, as a file that `mainstay replay` reads. How many. Give it a
+    /// buffered writer: each decision is a line.
+    ///
+    /// # Errors
+    /// What the writer says. What was written till then is no whole recording, and is refused when it is read.
+    #[cfg(feature = "recording")]
+    pub fn save(&self, out: impl std::io::Write) -> std::io::Result<usize> {
+        let decisions = self.recorder.decisions();
+        crate::record::write(out, &self.name, self.recorder.lost(), &decisions)?;
+        Ok(decisions.len())
     }
 
     /// Records a refusal and makes it. `inputs` and `verdict` as the rule's `state.rs` says.

@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mainstay_envelope::{Deadline, Monotonic, RetryTokens};
+use mainstay_resilience::load_shed::LoadShed;
 use mainstay_resilience::record::Recording;
-use mainstay_resilience::{Breaker, Cloned, EveryErrorIsTransient, Facts, Policy, Retry, Safety};
+use mainstay_resilience::{
+    Adaptive, Breaker, Cloned, EveryErrorIsTransient, Facts, Failed, Identified, InsideLayer, Limit, Outside,
+    Policy, Rate, Retry, Safety, Scope, Shed, Undescribed,
+};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -57,6 +62,8 @@ fn allocations(calls: u64, polls: u32, recording: Recording) -> u64 {
         .retry(Retry::full_jitter(ms(50), ms(1_000)))
         .breaker(Breaker::failure_rate(0.5).over(100).slow(ms(200), 0.5))
         .bulkhead(32, 64)
+        .rate_limit(Rate::token_bucket(1_000_000, ms(1_000)))
+        .adaptive(Adaptive::default())
         .record(recording, 1_024)
         .build()
         .unwrap();
@@ -67,7 +74,32 @@ fn allocations(calls: u64, polls: u32, recording: Recording) -> u64 {
             .with_safety(Safety::Safe)
             .lower_deadline(Deadline::after(now, Duration::from_secs(1)))
     };
-    let mut service = policy.layer(EveryErrorIsTransient).describe(Cloned(facts)).layer(Echo(polls));
+    counted(policy.layer(EveryErrorIsTransient).describe(Cloned(facts)).layer(Echo(polls)), calls, polls)
+}
+
+/// The same inbound, with every rule that there is, for a caller that is known.
+fn inbound_allocations(calls: u64, recording: Recording) -> u64 {
+    let second = Duration::from_secs(1);
+    let policy = Policy::inbound("route")
+        .deadline(second)
+        .coarse_shed(Limit::Fixed(100))
+        .rate_limit(Rate::token_bucket(1_000_000, second))
+        .load_shed(Shed::adaptive())
+        .bulkhead(32, 64)
+        .record(recording, 1_024)
+        .build()
+        .unwrap();
+    let facts = Cloned(|_: &u64, now: Monotonic| Facts::unknown(now));
+    let describe = Identified::new(facts, |_: &u64| Some("somebody"));
+    counted(policy.layer(describe).layer(Echo(0)), calls, 0)
+}
+
+/// Allocations of so many calls to a service.
+fn counted<S, E>(mut service: S, calls: u64, polls: u32) -> u64
+where
+    S: Service<u64, Response = u64, Error = E>,
+    E: PartialEq + Debug,
+{
     let mut cx = Context::from_waker(Waker::noop());
     let mut call = |n| {
         assert_eq!(service.poll_ready(&mut cx), Poll::Ready(Ok(())));
@@ -77,9 +109,25 @@ fn allocations(calls: u64, polls: u32, recording: Recording) -> u64 {
         }
         assert_eq!(answer.as_mut().poll(&mut cx), Poll::Ready(Ok(n)));
     };
-    // What is made once: the clock's origin, the runtime's timer.
+    // What is made once: the clock's origin, the runtime's timer, the caller's bucket.
     (0..10).for_each(&mut call);
     allocation_counter::measure(|| (0..calls).for_each(&mut call)).count_total
+}
+
+/// Allocations of so many refusals of a limit that nobody may wait for.
+fn refusals(calls: u64) -> u64 {
+    let scope = std::sync::Arc::new(Scope::system("route"));
+    let shed = LoadShed::new(&scope, Shed::fixed(1).queue(0).check().unwrap());
+    let _held = shed.enter_now(Default::default(), None).unwrap();
+    let inside = InsideLayer::new(Undescribed).layer(Echo(0));
+    let mut service = Outside::new(shed.layer(EveryErrorIsTransient).layer(inside), scope, Undescribed);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut call = || {
+        let answer = pin!(service.call(1)).poll(&mut cx);
+        assert!(matches!(answer, Poll::Ready(Err(Failed::Refused(_)))));
+    };
+    call();
+    allocation_counter::measure(|| (0..calls).for_each(|_| call())).count_total
 }
 
 #[test]
@@ -90,5 +138,11 @@ fn a_call_through_the_whole_stack_allocates_nothing() {
     for recording in [Recording::Off, Recording::Notable, Recording::All] {
         assert_eq!(allocations(1_000, 0, recording), 0, "ready at once, {recording:?}");
         assert_eq!(allocations(1_000, 1, recording), 0, "pending once, {recording:?}");
+        assert_eq!(inbound_allocations(1_000, recording), 0, "inbound, {recording:?}");
     }
+}
+
+#[test]
+fn a_refusal_of_what_nobody_may_wait_for_allocates_nothing() {
+    assert_eq!(refusals(1_000), 0);
 }

@@ -283,6 +283,22 @@ fn what_began_in_an_earlier_phase_says_nothing_about_the_present_one() {
 }
 
 #[test]
+fn phases_are_told_apart_however_many_there_were() {
+    let breaker = breaker(Spec::failure_rate(0.5).over(4).minimum_calls(2).probes(1));
+    let mut now = START;
+    for _ in 0..40 {
+        let of_an_earlier_phase = breaker.check(now).unwrap();
+        calls(&breaker, now, FAILED, 2);
+        assert!(is_open(&breaker));
+        now = now + secs(3_600);
+        calls(&breaker, now, Outcome::Success, 1);
+        assert!(!is_open(&breaker));
+        breaker.record(of_an_earlier_phase, now, FAILED);
+        assert_eq!(breaker.snapshot(now).counts, Counts::default());
+    }
+}
+
+#[test]
 fn a_guard_that_is_dropped_gives_its_probe_back_and_one_that_is_late_blames_nobody() {
     let (mut breaker, now) = due(ten());
     drop(breaker.admit(now, None).unwrap());

@@ -10,11 +10,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mainstay_envelope::{Clock, Deadline, Monotonic, RetryTokens, SeededChance, Timestamp};
+use mainstay_resilience::bulkhead::Spec as Permits;
 use mainstay_resilience::circuit_breaker::{Counts, Phase};
 use mainstay_resilience::record::Recording;
 use mainstay_resilience::{
-    Breaker, ByError, Call, Classified, Cloned, Facts, Failed, Hedge, NotDone, OutboundBuilder, Outcome,
-    Policy, PolicySpec, Replayed, Retry, Rule, Safety, Why, fallback, replay,
+    Adaptive, Breaker, ByError, Call, Classified, Cloned, Facts, Failed, Hedge, NotDone, OutboundBuilder,
+    Outcome, Policy, PolicySpec, Rate, Replayed, Retry, Rule, Safety, Why, fallback, replay,
 };
 use tower_layer::{Layer, layer_fn};
 use tower_service::Service;
@@ -519,6 +520,57 @@ async fn the_second_try_comes_at_the_measured_percentile() {
     assert!((ms(20)..=ms(23)).contains(&delay), "{delay:?}");
 }
 
+// ---- rate limit, pacing, adaptive limit ----------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_often_is_refused_and_a_call_counts_once_whatever_its_tries() {
+    let rate = Rate::token_bucket(2, secs(10));
+    let policy = outbound().rate_limit(rate).retry(Retry::exact(ms(1), ms(1))).build().unwrap();
+    let callee = Callee::new([FAILS, FAILS, OK]);
+    assert_eq!(ask(&policy, &callee, SAFE).await, Ok("done"));
+    assert_eq!(ask(&policy, &callee, SAFE).await, Ok("done"));
+    let refused = ask(&policy, &callee, SAFE).await.unwrap_err();
+    let refusal = refused.refusal().unwrap();
+    assert_eq!((refusal.why, refusal.rule), (Why::RateExceeded, Rule::RateLimit));
+    assert_eq!(callee.calls(), 4, "three tries of the first, one of the second");
+    tokio::time::sleep(refusal.retry_after.unwrap()).await;
+    assert_eq!(ask(&policy, &callee, SAFE).await, Ok("done"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_begin_at_their_pace_and_one_whose_turn_is_too_late_is_refused_at_once() {
+    let policy = outbound().total(secs(1)).pacing(Rate::leaky_queue(2, secs(1), 8)).build().unwrap();
+    let callee = Callee::new([OK]);
+    let began = tokio::time::Instant::now();
+    let tasks: Vec<_> = (0..3)
+        .map(|_| {
+            let (policy, callee) = (policy.clone(), callee.clone());
+            tokio::spawn(async move { (ask(&policy, &callee, SAFE).await, began.elapsed()) })
+        })
+        .collect();
+    let mut ends = Vec::new();
+    for task in tasks {
+        let (result, took) = task.await.unwrap();
+        ends.push((result.map_err(|failed| failed.refusal().unwrap().why), took));
+    }
+    // The third one's turn is at the end of the total.
+    assert_eq!(ends, [(Ok("done"), ms(0)), (Ok("done"), ms(500)), (Err(Why::TurnTooLate), ms(0))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_the_measured_limit_used_up_is_told_so_and_no_breaker_counts_it() {
+    let adaptive = Adaptive { initial: 1, min: 1, max: 10, ..Adaptive::default() };
+    let breaker = Breaker::failure_rate(0.1).over(10).minimum_calls(1);
+    let policy = outbound().retry(retries()).breaker(breaker).adaptive(adaptive).build().unwrap();
+    let held = policy.adaptive().unwrap().enter_now(Default::default(), None).unwrap();
+    let callee = Callee::new([OK]);
+    assert_eq!(why(ask(&policy, &callee, SAFE).await), Why::ConcurrencyExceeded { limit: 1 });
+    drop(held);
+    assert_eq!(ask(&policy, &callee, SAFE).await, Ok("done"));
+    assert_eq!((callee.calls(), policy.adaptive().unwrap().in_flight()), (1, 0));
+    assert_eq!(counts(&policy), Counts { calls: 1, failures: 0, slow: 0 });
+}
+
 // ---- fallback ------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
@@ -632,7 +684,69 @@ fn settings_that_mean_nothing_beside_each_other_are_refused_and_named() {
             "circuit_breaker",
             "probe_limit",
         ),
-        // and each rule's own
+        (
+            "a queue that refuses",
+            PolicySpec { pacing: Some(Rate::token_bucket(10, secs(1))), ..some },
+            "pacing",
+            "kind",
+        ),
+        (
+            "a limit that waits",
+            PolicySpec { rate_limit: Some(Rate::leaky_queue(10, secs(1), 5)), ..some },
+            "rate_limit",
+            "kind",
+        ),
+        (
+            "a measured limit that never limits",
+            PolicySpec { adaptive: Some(Adaptive::default()), bulkhead: Some(Permits::permits(4)), ..some },
+            "adaptive",
+            "min",
+        ),
+        // and each rule's own, by the name of its place
+        (
+            "pacing of nothing",
+            PolicySpec { pacing: Some(Rate::leaky_queue(0, secs(1), 5)), ..some },
+            "pacing",
+            "permits",
+        ),
+        (
+            "pacing in no time",
+            PolicySpec { pacing: Some(Rate::leaky_queue(1, Duration::ZERO, 5)), ..some },
+            "pacing",
+            "per",
+        ),
+        (
+            "a rate of years",
+            PolicySpec { rate_limit: Some(Rate::token_bucket(1, Duration::MAX)), ..some },
+            "rate_limit",
+            "per",
+        ),
+        (
+            "a rate too high",
+            PolicySpec { rate_limit: Some(Rate::token_bucket(u32::MAX, secs(1))), ..some },
+            "rate_limit",
+            "permits",
+        ),
+        (
+            "tolerance that is no number",
+            PolicySpec { adaptive: Some(Adaptive { tolerance: f64::NAN, ..Adaptive::default() }), ..some },
+            "adaptive",
+            "tolerance",
+        ),
+        (
+            "no window to measure in",
+            PolicySpec { adaptive: Some(Adaptive { window: Duration::ZERO, ..Adaptive::default() }), ..some },
+            "adaptive",
+            "window",
+        ),
+        ("no permit", PolicySpec { bulkhead: Some(Permits::permits(0)), ..some }, "bulkhead", "permits"),
+        (
+            "a hedge of no share",
+            PolicySpec { hedge: Some(Hedge::percentile(f64::NAN)), ..some },
+            "hedge",
+            "percentile",
+        ),
+        ("shards", PolicySpec { breaker: Some(breaker.shards(65)), ..some }, "circuit_breaker", "shards"),
         ("retry", PolicySpec { retry: Some(retries().max_attempts(0)), ..some }, "retry", "max_attempts"),
         ("breaker", PolicySpec { breaker: Some(breaker.probes(0)), ..some }, "circuit_breaker", "probes"),
         ("timeout", PolicySpec { timeout: some.timeout.total(Duration::ZERO), ..some }, "timeout", "total"),
@@ -661,7 +775,7 @@ async fn a_change_keeps_what_was_learnt_and_a_bad_one_changes_nothing() {
     // A service that was made before the change follows it.
     let bad = PolicySpec { breaker: Some(breaker.over(0)), timeout: spec.timeout.total(secs(1)), ..spec };
     assert_eq!(policy.reconfigure(&bad).unwrap_err().field(), "window");
-    let bulkhead = mainstay_resilience::bulkhead::Spec::permits(1);
+    let bulkhead = Permits::permits(1);
     let good = PolicySpec {
         breaker: Some(breaker.minimum_calls(3).over(20)),
         timeout: spec.timeout.total(secs(1)),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mainstay_envelope::{Deadline, Monotonic};
 use mainstay_resilience::rate_limit::{
-    Checked, Denied, Joined, Keyed, LeakyMeter, NotQueued, Queue, Spec, TokenBucket, replay,
+    Checked, Denied, Joined, Keyed, LeakyMeter, NotQueued, Queue, Spec, TokenBucket, question, replay,
 };
 use proptest::prelude::*;
 
@@ -369,7 +369,7 @@ proptest! {
             now = now + Duration::from_nanos(gap);
             let taken = bucket.take_explained(now, cost);
             let at = u64::try_from(now.since_origin().as_nanos()).unwrap();
-            prop_assert_eq!(replay(at, taken.inputs(cost, 0)), Some(taken.verdict()));
+            prop_assert_eq!(replay(question::TAKE, at, taken.inputs(cost, 0)), Some(taken.verdict()));
         }
     }
 }

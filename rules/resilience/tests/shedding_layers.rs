@@ -119,8 +119,7 @@ fn refusal<T: std::fmt::Debug>(scope: &Scope, result: Result<T, Failed<&'static 
     match result {
         Err(Failed::Refused(refusal)) => {
             let decision = scope.recorder().find(refusal.decision).unwrap();
-            let is_a_queues = (decision.rule, decision.question) == (Rule::RateLimit, 1);
-            assert!(is_a_queues || replay(&decision) == Replayed::Same, "{decision}");
+            assert_eq!(replay(&decision), Replayed::Same, "{decision}");
             refusal
         }
         other => panic!("{other:?}"),

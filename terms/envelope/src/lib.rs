@@ -106,7 +106,11 @@ mod context;
 mod envelope;
 mod message;
 mod parts;
+#[doc(hidden)]
+pub mod sync;
 mod text;
+#[cfg(target_os = "linux")]
+mod ticks;
 mod time;
 mod tokens;
 mod trace;

@@ -10,7 +10,8 @@
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// What a request may still spend on retries: 0, 1 or 2 whole tokens.
 ///

@@ -1,6 +1,7 @@
 //! Crashes: working processes, or what lies under them, are killed at any moment, and every answer they gave must hold.
 
 mod books;
+mod cache;
 mod client;
 mod postgres;
 mod shop;
@@ -25,6 +26,8 @@ enum What {
     Store(store::Arguments),
     /// The event store on PostgreSQL: servers, network, disk and processes break under two processes that work.
     Postgres(postgres::Arguments),
+    /// Write-back on SQLite: a process that writes through a cache, killed between journal, flush and settlement.
+    Cache(cache::Arguments),
     /// The shop: three services and their supervisor, killed while orders come in.
     Shop(shop::Arguments),
 }
@@ -34,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     match &arguments.what {
         What::Store(arguments) => store::run(arguments),
         What::Postgres(arguments) => postgres::run(arguments),
+        What::Cache(arguments) => cache::run(arguments),
         What::Shop(arguments) => shop::run(arguments),
     }
 }

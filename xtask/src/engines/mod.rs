@@ -10,6 +10,8 @@ mod tool;
 
 use anyhow::Result;
 
+pub(crate) use packages::install;
+
 /// What to do with which server.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

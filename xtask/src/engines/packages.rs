@@ -27,7 +27,7 @@ const NO_CLUSTER: &str =
 ///
 /// # Errors
 /// When they can't be installed: what is missing, what failed, and what to do.
-pub(super) fn install(missing: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn install(missing: &[(&str, &str)]) -> Result<()> {
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
@@ -35,9 +35,7 @@ pub(super) fn install(missing: &[(&str, &str)]) -> Result<()> {
     let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
     let lack = format!("{} can't be found on this machine", programs.join(", "));
     let Some(apt) = tool::on_path("apt-get") else {
-        bail!(
-            "{lack}, and there is no apt-get to install it with; install PostgreSQL 15 or newer, pgbouncer and openssl"
-        );
+        bail!("{lack}, and there is no apt-get to install it with; Debian has it in {wanted}");
     };
     if !geteuid().is_root() {
         bail!(

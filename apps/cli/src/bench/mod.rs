@@ -1,8 +1,10 @@
 //! `mainstay bench`: comparisons with physical limits, on this machine, in a folder or a schema that is made and removed.
 
+mod cache;
 mod flow;
 mod load;
 mod machine;
+mod overload;
 mod plain;
 mod policy;
 mod postgres;
@@ -29,6 +31,10 @@ pub(crate) enum Command {
     Flow(flow::Arguments),
     /// The rules for calls: circuit breaker, the whole outbound stack.
     Policy(policy::Arguments),
+    /// Overload and a callee that hangs, in real time.
+    Overload(overload::Arguments),
+    /// The cache: hits and hit rates beside its storage library, the herd, write-back beside the disk.
+    Cache(cache::Arguments),
     /// The shop: orders through three services, as an outside client sees them.
     Shop(shop::Arguments),
 }
@@ -39,6 +45,8 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<()> {
         Command::Store(arguments) => store::run(arguments, output).await,
         Command::Flow(arguments) => flow::run(arguments, output).await,
         Command::Policy(arguments) => policy::run(arguments, output).await,
+        Command::Overload(arguments) => overload::run(arguments, output).await,
+        Command::Cache(arguments) => cache::run(arguments, output).await,
         Command::Shop(arguments) => shop::run(arguments, output).await,
     }
 }

@@ -70,7 +70,7 @@ impl Whose {
     }
 
     fn services(&self) -> Vec<Service> {
-        self.service.map_or(Service::ALL.to_vec(), |service| vec![service])
+        self.service.map_or(Service::PARTICIPANTS.to_vec(), |service| vec![service])
     }
 
     /// Opened for reading only.

@@ -92,7 +92,7 @@ async fn parked<S: Store>(source: &Source<S>, correlation: Uuid) -> Result<Vec<P
 
 pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let folder = Folder::new(&arguments.data);
-    match folder.stores(&Service::ALL, arguments.store.as_ref()).await? {
+    match folder.stores(&Service::PARTICIPANTS, arguments.store.as_ref()).await? {
         Stores::Files(stores) => show(&folder, stores, &arguments, output).await,
         Stores::Server(stores) => show(&folder, stores, &arguments, output).await,
     }

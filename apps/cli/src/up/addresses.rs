@@ -4,11 +4,11 @@ use crate::folder::Service;
 
 /// One port a service, on this machine only.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Addresses([u16; 3]);
+pub(super) struct Addresses([u16; Service::ALL.len()]);
 
 impl Addresses {
     /// Ports in the order of [`Service::ALL`].
-    pub(super) fn new(ports: [u16; 3]) -> Self {
+    pub(super) fn new(ports: [u16; Service::ALL.len()]) -> Self {
         Self(ports)
     }
 

@@ -16,8 +16,8 @@ use crate::shop_store::{self, For};
 /// [`DRAIN_WITHIN`](crate::service::DRAIN_WITHIN).
 const OLD_ONES_WITHIN: Duration = Duration::from_secs(30);
 
-/// The largest `--port-base`: three ports lie above it.
-pub(super) const PORT_BASE_MAX: u16 = u16::MAX - 3;
+/// The largest `--port-base`: four ports lie above it.
+pub(super) const PORT_BASE_MAX: u16 = u16::MAX - 4;
 
 /// Makes the data folder and takes it for this process.
 pub(super) fn take(folder: &Folder) -> Result<Lock> {
@@ -94,8 +94,8 @@ pub(super) async fn stores(store: Option<&(Server, Durability)>, folder: &Folder
 
 /// The ports of the services, in the order of [`Service::ALL`], each of them free a moment ago. With a base of
 /// 0 they are chosen by the system.
-pub(super) fn ports(base: u16) -> Result<[u16; 3]> {
-    let mut ports = [0; 3];
+pub(super) fn ports(base: u16) -> Result<[u16; Service::ALL.len()]> {
+    let mut ports = [0; Service::ALL.len()];
     // Held together until all are found, so that the system does not choose one twice.
     let mut held = Vec::new();
     for (port, service) in ports.iter_mut().zip(Service::ALL) {
@@ -116,7 +116,7 @@ fn refused(port: u16, service: Service, cause: &std::io::Error) -> String {
     };
     format!(
         "port {port}, for the {service} service, {why}; nothing was started; free it, or choose others with \
-         --port-base N (the services take N+1, N+2 and N+3; 0: any free ones)"
+         --port-base N (the services take N+1 to N+4; 0: any free ones)"
     )
 }
 

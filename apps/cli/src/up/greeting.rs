@@ -55,11 +55,12 @@ impl Greeting {
         let url = |service: Service| self.urls.get(service.name()).map_or("", String::as_str);
         format!(
             "\nup, with its data in {} (Ctrl-C ends it)\n\n  order      {}   interface: /openapi.json\n  payment    {}\n  \
-             inventory  {}\n\nplace an order:\n  {}\nsee the orders:\n  {}\nsee all that came of it:\n  {}\n",
+             inventory  {}\n  processor  {}   of cards, simulated\n\nplace an order:\n  {}\nsee the orders:\n  {}\nsee all that came of it:\n  {}\n",
             self.data,
             url(Service::Order),
             url(Service::Payment),
             url(Service::Inventory),
+            url(Service::Processor),
             self.place,
             self.see,
             self.story

@@ -1,4 +1,4 @@
-//! `mainstay up`: the shop's three services, each a process of its own, until somebody ends it.
+//! `mainstay up`: the shop's services, each a process of its own, until somebody ends it.
 
 mod addresses;
 mod checks;
@@ -26,19 +26,20 @@ use addresses::Addresses;
 use greeting::Greeting;
 use signals::Signals;
 
-/// Runs the shop: order, payment and inventory, each with its own store, supervised. Ctrl-C drains and ends it;
+/// Runs the shop: order, payment and inventory, and a card processor that they call, each with its own store, supervised. Ctrl-C drains and ends it;
 /// a second Ctrl-C does not wait. SIGTERM and SIGHUP do the same; SIGHUP only where it was not ignored before, so
 /// that it goes on under nohup.
 ///
 /// With --store the services' stores are in a PostgreSQL database, each in a schema of its own: shop_order, shop_payment,
-/// shop_inventory, or with ?schema=NAME in the URL NAME_order and so on. The logs in which they tell each other what
+/// shop_inventory, shop_processor, or with ?schema=NAME in the URL NAME_order and so on. The logs in which they tell each other what
 /// happened stay in the data folder. Folder and stores belong together from then on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The data folder; made when it is not there. It survives restarts.
     #[arg(long, value_name = "DIR", default_value = folder::DEFAULT)]
     data: PathBuf,
-    /// The services answer on 127.0.0.1: order on N+1, payment on N+2, inventory on N+3. 0: on any free ports.
+    /// The services answer on 127.0.0.1: order on N+1, payment on N+2, inventory on N+3, the card
+    /// processor on N+4. 0: on any free ports.
     #[arg(long, value_name = "N", default_value_t = 7100, value_parser = clap::value_parser!(u16).range(0..=i64::from(checks::PORT_BASE_MAX)))]
     port_base: u16,
     /// Place demonstration data, unless they are there: an account for alice, apples with a price.
@@ -149,6 +150,9 @@ fn programs(
             OsString::from(addresses.port(service).to_string()),
         ]
         .into_iter()
+        .chain(service.callees().iter().flat_map(|callee| {
+            ["--calls".into(), OsString::from(format!("{callee}={}", addresses.url(*callee)))]
+        }))
         .chain(on_server.iter().cloned())
         .collect(),
         environment: environment.clone(),

@@ -29,7 +29,7 @@ fn orders_are_confirmed_and_cancelled_and_survive_kills_and_a_restart() {
     let (names, folder) = (Names::new(), tempfile::tempdir().unwrap());
     let (store, data) = (names.url(), folder.path().to_str().unwrap());
     let mut up = start(folder.path(), &store);
-    assert_eq!(schemas(&names.0), 3);
+    assert_eq!(schemas(&names.0), 4);
     assert_eq!(balance(&up), 100_000);
     // The greeting's own order, pasted.
     let pasted = Command::new("sh").arg("-c").arg(up.greeting["place"].as_str().unwrap()).output().unwrap();

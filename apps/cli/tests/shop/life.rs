@@ -39,7 +39,7 @@ fn a_stopped_service_is_red_until_it_goes_on_and_is_not_killed_for_it() {
     assert_eq!(ended(&up, &order)["status"], "CONFIRMED");
     up.kill(Signal::TERM);
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
-    assert_eq!((up.order_of("started").len(), up.order_of("killed").len()), (3, 0), "{:#?}", up.seen);
+    assert_eq!((up.order_of("started").len(), up.order_of("killed").len()), (4, 0), "{:#?}", up.seen);
 }
 
 /// The signals that it says it was sent.
@@ -73,7 +73,7 @@ fn a_hangup_that_was_not_ignored_drains() {
     up.greeting = up.until(|event| event["event"] == "up");
     up.kill(Signal::HUP);
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
-    assert_eq!((signals(&up), up.order_of("stopped").len()), (vec!["SIGHUP"], 3));
+    assert_eq!((signals(&up), up.order_of("stopped").len()), (vec!["SIGHUP"], 4));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_killed_supervisor_takes_its_services_along_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut up = Up::start(folder.path());
     let order = place(&up, "before", 1);
-    let old = Old(["order", "payment", "inventory"].map(|service| up.pid_of(service)));
+    let old = Old(["order", "payment", "inventory", "processor"].map(|service| up.pid_of(service)));
     up.kill(Signal::KILL);
     // At once: it finds the services of the old one still there, or just gone.
     let next = Up::start(folder.path());
@@ -94,7 +94,7 @@ fn a_killed_supervisor_takes_its_services_along_and_the_next_one_goes_on() {
 }
 
 /// Services whose supervisor is killed. Should they not notice, as this test fears, nobody else would end them.
-struct Old([u32; 3]);
+struct Old([u32; 4]);
 
 impl Drop for Old {
     fn drop(&mut self) {

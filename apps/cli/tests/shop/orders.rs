@@ -54,7 +54,7 @@ fn the_pasted_order_is_confirmed_one_beyond_the_stock_is_refunded_and_both_survi
     let shown = data.to_string_lossy().into_owned();
     let mut up = Up::start(&data);
     assert_eq!(balance(&up), 100_000);
-    assert_eq!(up.order_of("started"), ["inventory", "payment", "order"]);
+    assert_eq!(up.order_of("started"), ["processor", "inventory", "payment", "order"]);
 
     // The three lines of the greeting, pasted one after the other.
     let line = |name: &str| up.greeting[name].as_str().unwrap().to_owned();
@@ -87,7 +87,7 @@ fn the_pasted_order_is_confirmed_one_beyond_the_stock_is_refunded_and_both_survi
 
     up.kill(Signal::INT);
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
-    assert_eq!(up.order_of("stopped"), ["order", "payment", "inventory"]);
+    assert_eq!(up.order_of("stopped"), ["order", "payment", "inventory", "processor"]);
     assert_eq!(up.order_of("killed"), Vec::<&str>::new());
     // Nothing runs; the stores and the logs tell the same, and their chains are whole.
     assert_eq!(story(&up, &cancelled, &shown), told);

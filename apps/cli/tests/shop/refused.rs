@@ -54,6 +54,6 @@ fn a_folder_that_can_not_be_written_is_refused() {
 #[test]
 fn absurd_arguments_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    refused(folder.path(), "65533", 2, &["65533 is not in 0..=65532"]);
+    refused(folder.path(), "65533", 2, &["65533 is not in 0..=65531"]);
     refused(folder.path(), "-1", 2, &["unexpected argument '-1'"]);
 }

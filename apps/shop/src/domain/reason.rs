@@ -31,6 +31,14 @@ pub enum Reason {
         /// The order's.
         order: Currency,
     },
+    /// The card processor said no.
+    #[error("payment refused: the card was declined")]
+    CardDeclined,
+    /// The card processor could not be asked for too long.
+    #[error(
+        "payment refused: the card processor did not answer in time; the card was not charged, or gets it back"
+    )]
+    CardUnavailable,
     /// There is not enough of an article; nothing of the order was reserved.
     #[error("stock short: {wanted} of {sku} were ordered, {available} are there; the payment was refunded")]
     StockShort {

@@ -13,6 +13,11 @@ pub const PAGE_ROWS_MAX: usize = 200;
 /// How many rows a page has unless the client says otherwise.
 pub const PAGE_ROWS: usize = 50;
 
+/// The longest time that the card processor may be told to wait, in milliseconds: past it every caller has left.
+pub const DELAY_MS_MAX: u64 = 60_000;
+/// The most calls after which the card processor may be told to change between well and failing.
+pub const PERIOD_MAX: u32 = 1_000_000;
+
 /// How long things may take, and how many there may be. [`Limits::default`] is for services; tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -33,6 +38,13 @@ pub struct Limits {
     pub drain_time: Duration,
     /// The most open connections; the next one waits to be accepted.
     pub connections_max: usize,
+    /// The most requests that are worked on at once; more wait for their turn, the important ones first. Far more than
+    /// one commit takes along: it bounds what an overload does, not what a full service does.
+    pub under_way_max: u32,
+    /// The most requests that wait for their turn; when there are more, the least important is refused.
+    pub queue_max: u32,
+    /// How long the card processor is asked for a charge before the order is refused.
+    pub card_time: Duration,
     /// The most requests that wait for an order's end at once; the next one is answered at once. Fewer than
     /// connections, each of which a wait occupies: others are to be served meanwhile.
     pub waiting_max: usize,
@@ -49,6 +61,9 @@ impl Default for Limits {
             prefer_wait: Duration::from_secs(30),
             drain_time: Duration::from_secs(5),
             connections_max: 1_024,
+            under_way_max: 256,
+            queue_max: 512,
+            card_time: Duration::from_secs(30),
             waiting_max: 512,
         }
     }

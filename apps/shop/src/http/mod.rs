@@ -1,4 +1,4 @@
-//! HTTP as all three services speak it: the edge, bodies, limits, problems, and the loop that serves connections.
+//! HTTP as all services speak it: the edge, bodies, limits, problems, and the loop that serves connections.
 
 pub mod body;
 pub mod host;

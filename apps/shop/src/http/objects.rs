@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 
 /// What it holds, with every struct at every depth read from a map only.
 pub(super) struct Objects<T>(pub(super) T);
@@ -127,10 +129,47 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Objects<V> {
         self.0.visit_map(Objects(access))
     }
 
-    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<V::Value, A::Error> {
-        // None of the bodies has a choice in it. Refused rather than passed on: what is inside would go unwatched.
-        Err(A::Error::custom("a choice between shapes is not read here"))
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
+        self.0.visit_enum(Names(access))
     }
+}
+
+/// A choice between names. One between shapes is in none of the bodies, and is refused rather than passed on: what is
+/// inside would go unwatched.
+struct Names<A>(A);
+
+impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Names<A> {
+    type Error = A::Error;
+    type Variant = Names<A::Variant>;
+
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self::Variant), A::Error> {
+        let (name, variant) = self.0.variant_seed(seed)?;
+        Ok((name, Names(variant)))
+    }
+}
+
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Names<A> {
+    type Error = A::Error;
+
+    fn unit_variant(self) -> Result<(), A::Error> {
+        self.0.unit_variant()
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, A::Error> {
+        Err(shapes())
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, A::Error> {
+        Err(shapes())
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, A::Error> {
+        Err(shapes())
+    }
+}
+
+fn shapes<E: Error>() -> E {
+    E::custom("a choice between shapes is not read here")
 }
 
 impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Objects<A> {

@@ -1,9 +1,11 @@
 //! Every error as problem details (RFC 9457), from one table.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mainstay::resilience::Refusal;
 use serde_json::json;
 
 /// What can be wrong with a request, or with us. [`Fault::row`] says how each is answered.
@@ -41,12 +43,22 @@ pub enum Fault {
     ForeignReceipt,
     /// The rules of the shop say no.
     Refused,
+    /// The card processor says no to a charge.
+    CardDeclined,
+    /// The key of a charge was voided.
+    ChargeVoided,
+    /// It fails because it was told to, by `PUT /behaviour`.
+    Simulated,
     /// Something of ours is broken.
     Internal,
     /// The change that the receipt stands for has not arrived in time.
     NotYet,
     /// Too much work at the moment, or a fault that passes; nothing was written.
     Busy,
+    /// Too much work at the moment, and others are more important.
+    Shed,
+    /// A service that this one asks does not answer, and nothing that is kept may be told instead.
+    CalleeUnavailable,
     /// Nobody knows whether it was written.
     OutcomeUnknown,
     /// The service is not ready, or ends.
@@ -56,7 +68,7 @@ pub enum Fault {
 }
 
 /// All of them: the document and its test go through this list.
-pub const FAULTS: [Fault; 22] = [
+pub const FAULTS: [Fault; 27] = [
     Fault::MalformedJson,
     Fault::TooDeep,
     Fault::BadHeader,
@@ -73,9 +85,14 @@ pub const FAULTS: [Fault; 22] = [
     Fault::KeyReused,
     Fault::ForeignReceipt,
     Fault::Refused,
+    Fault::CardDeclined,
+    Fault::ChargeVoided,
+    Fault::Simulated,
     Fault::Internal,
     Fault::NotYet,
     Fault::Busy,
+    Fault::Shed,
+    Fault::CalleeUnavailable,
     Fault::OutcomeUnknown,
     Fault::NotReady,
     Fault::DeadlineOver,
@@ -103,6 +120,9 @@ impl Fault {
             Self::BadHeader => (400, "bad-header", "A header can't be used", None),
             Self::KeyMissing => (400, "idempotency-key-missing", "Idempotency-Key is missing", None),
             Self::BadQuery => (400, "bad-query", "The query can't be used", None),
+            Self::CardDeclined => (402, "card-declined", "The card was declined", None),
+            Self::ChargeVoided => (409, "charge-voided", "The charge was voided", None),
+            Self::Simulated => (503, "simulated", "It fails as it was told to", None),
             Self::NotFound => (404, "not-found", "There is nothing here", None),
             Self::MethodNotAllowed => (405, "method-not-allowed", "This path has no such method", None),
             Self::SlowBody => (408, "slow-body", "The body took too long to arrive", None),
@@ -119,6 +139,10 @@ impl Fault {
             Self::Internal => (500, "internal", "Something of ours is broken", None),
             Self::NotYet => (503, "not-yet", "The change has not arrived here yet", Some(1)),
             Self::Busy => (503, "busy", "Too much work at the moment", Some(1)),
+            Self::Shed => (503, "shed", "Too much work, and others go first", Some(1)),
+            Self::CalleeUnavailable => {
+                (503, "callee-unavailable", "A service asked for it does not answer", Some(1))
+            }
             Self::OutcomeUnknown => (503, "outcome-unknown", "Nobody knows whether it was done", Some(1)),
             Self::NotReady => (503, "not-ready", "The service is not ready", Some(1)),
             Self::DeadlineOver => (503, "deadline-over", "The deadline was over before it was done", None),
@@ -138,6 +162,8 @@ pub struct Problem {
     cause: Option<String>,
     /// Does trying again make sense, where it does for this fault?
     again: bool,
+    /// The decision of a rule behind it, and when asking again may help, where it knows.
+    decision: Option<(String, Option<Duration>)>,
 }
 
 /// What an answer with [`Fault::Internal`] carries beside its body, for the edge to tell operators.
@@ -164,13 +190,26 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 impl Problem {
     /// A problem.
     pub fn new(fault: Fault, detail: impl fmt::Display) -> Self {
-        Self { fault, detail: cut(detail.to_string(), DETAIL_BYTES_MAX), cause: None, again: true }
+        Self {
+            fault,
+            detail: cut(detail.to_string(), DETAIL_BYTES_MAX),
+            cause: None,
+            again: true,
+            decision: None,
+        }
     }
 
     /// What is behind it. The client is not shown it; of a [`Fault::Internal`] operators are told.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cut(cause.to_string(), CAUSE_BYTES_MAX));
+        self
+    }
+
+    /// A rule decided so: the answer names the decision, by which operators find what it was made of.
+    #[must_use]
+    pub fn decided(mut self, refusal: &Refusal) -> Self {
+        self.decision = Some((refusal.decision.to_string(), refusal.retry_after));
         self
     }
 
@@ -191,18 +230,25 @@ impl fmt::Display for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let row = self.fault.row();
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:mainstay:problem:{}", row.name),
             "title": row.title,
             "status": row.status,
             "detail": self.detail,
         });
+        let mut seconds = row.retry_after.map(u64::from);
+        if let Some((decision, wait)) = self.decision {
+            body["decision"] = decision.into();
+            // Whole seconds (RFC 9110 §10.2.3), and not too early.
+            seconds =
+                seconds.map(|least| wait.map_or(least, |wait| (wait.as_secs_f64().ceil() as u64).max(least)));
+        }
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(seconds) = row.retry_after.filter(|_| self.again) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+        if let Some(seconds) = seconds.filter(|_| self.again) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.fault == Fault::Internal {
             response.extensions_mut().insert(Cause(self.cause.unwrap_or(self.detail)));

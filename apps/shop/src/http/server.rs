@@ -11,6 +11,7 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mainstay::runtime::watchdog::Watchdog;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -25,13 +26,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves `listener` until `stop` turns true, then lets open requests end, for [`Limits::drain_time`] at most.
 ///
 /// HTTP/1.1 only: curl, browsers and proxies all speak it, and a second protocol is a second set of limits.
-pub async fn serve<H, F>(listener: TcpListener, limits: Limits, mut stop: watch::Receiver<bool>, handler: H)
-where
+///
+/// `watchdog` names what blocks.
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+    watchdog: &Watchdog,
+    handler: H,
+) where
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
+    let name: Arc<str> = "connection".into();
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
@@ -44,10 +53,10 @@ where
         match accepted {
             Ok((stream, _)) => {
                 let connection = connection(stream, limits, stop.clone(), handler.clone());
-                connections.spawn(async move {
+                connections.spawn(watchdog.watch(Arc::clone(&name), async move {
                     connection.await;
                     drop(place);
-                });
+                }));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }

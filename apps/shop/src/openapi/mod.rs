@@ -6,4 +6,4 @@
 mod parts;
 mod services;
 
-pub use services::{inventory, order, payment};
+pub use services::{inventory, order, payment, processor};

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::{LINES_MAX, Minor, Quantity, StockQuantity};
 use crate::http::limits::BODY_BYTES_MAX;
 use crate::http::problem::{Fault, PROBLEM_JSON};
+use crate::service::metrics::TEXT_FORMAT;
 
 /// One operation of a path.
 pub(super) struct Operation {
@@ -25,12 +26,13 @@ pub(super) struct Operation {
 }
 
 /// What may be wrong with any request.
-const ALWAYS: [Fault; 8] = [
+const ALWAYS: [Fault; 9] = [
     Fault::Misdirected,
     Fault::BadHeader,
     Fault::ForeignReceipt,
     Fault::NotYet,
     Fault::Busy,
+    Fault::Shed,
     Fault::NotReady,
     Fault::DeadlineOver,
     Fault::Internal,
@@ -47,11 +49,12 @@ const BODY: [Fault; 6] = [
 ];
 
 /// The operations that every service has.
-const COMMON: [Operation; 4] = [
+const COMMON: [Operation; 5] = [
     common("/health/live", "live", "Is the process alive?", "Health", &[]),
     common("/health/ready", "ready", "Can it serve?", "Health", &[Fault::NotReady]),
     common("/openapi.json", "openapi", "This document", "Document", &[]),
     common("/stats", "stats", "What it has done since it was started", "Stats", &[]),
+    common("/metrics", "metrics", "How its rules stand, in the text format of Prometheus", "Metrics", &[]),
 ];
 
 const fn common(
@@ -106,7 +109,7 @@ fn describe(operation: &Operation) -> Value {
     let answer = json!({
         "description": operation.summary,
         "headers": headers,
-        "content": { "application/json": { "schema": reference("schemas", operation.answer) } },
+        "content": { media_type(operation.answer): { "schema": reference("schemas", operation.answer) } },
     });
     responses.insert(operation.status.to_string(), answer);
     let body: &[Fault] = if operation.body.is_some() { &BODY } else { &[] };
@@ -133,6 +136,11 @@ fn describe(operation: &Operation) -> Value {
         });
     }
     described
+}
+
+/// What the answer of this schema is sent as.
+fn media_type(answer: &str) -> &'static str {
+    if answer == "Metrics" { TEXT_FORMAT } else { "application/json" }
 }
 
 /// One status with all the problems that have it.
@@ -195,11 +203,16 @@ fn common_schemas() -> Value {
                 "title": { "type": "string" },
                 "status": { "type": "integer", "minimum": 400, "maximum": 599 },
                 "detail": { "type": "string" },
+                "decision": {
+                    "description": "Of a refusal by a rule: the decision, by which operators find what it was made of.",
+                    "type": "string", "pattern": "^[0-9a-f]{16}$",
+                },
             }),
-            &[],
+            &["decision"],
         ),
         "Health": object(json!({ "status": { "type": "string" } }), &[]),
         "Document": { "type": "object" },
+        "Metrics": { "type": "string" },
         "Stats": object(
             json!({
                 "service": { "type": "string" },
@@ -214,6 +227,10 @@ fn common_schemas() -> Value {
                 "handled": { "description": "Followed messages whose effect was worked out since the start; one that is worked out again counts again.", "type": "integer", "minimum": 0 },
                 "backlog": { "description": "Outbox rows that are not marked as published yet.", "type": "integer", "minimum": 0 },
                 "parked": { "description": "Messages that are set aside (dead letters, and those that wait behind them).", "type": "integer", "minimum": 0 },
+                "metrics": {
+                    "description": "What /metrics shows, each figure by its name and labels.",
+                    "type": "object", "additionalProperties": { "type": "number" },
+                },
             }),
             &[],
         ),
@@ -252,7 +269,7 @@ fn parameters() -> Value {
             json!({ "type": "string", "pattern": "^r1[.][0-9a-f]{32}[.](0|[1-9][0-9]{0,18})$" }),
         ),
         "IdempotencyKey": header("Idempotency-Key", true, key_text, key.clone()),
-        "OptionalIdempotencyKey": header("Idempotency-Key", false, key_text, key),
+        "OptionalIdempotencyKey": header("Idempotency-Key", false, key_text, key.clone()),
         "Prefer": header(
             "Prefer",
             false,
@@ -262,6 +279,7 @@ fn parameters() -> Value {
         "OrderId": path("id", reference("schemas", "Uuid")),
         "CustomerPath": path("customer", reference("schemas", "Name")),
         "SkuPath": path("sku", reference("schemas", "Name")),
+        "KeyPath": path("key", key),
         "Customer": query("customer", "Only this customer's.", reference("schemas", "Name")),
         "Status": query("status", "Only those.", reference("schemas", "Status")),
         "After": query("after", "Only what follows this order; `next` of the page before.", reference("schemas", "Uuid")),

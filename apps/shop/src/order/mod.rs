@@ -1,5 +1,6 @@
 //! Orders: made by request, ended by what Payment and Inventory say.
 
+mod catalogue;
 mod create;
 mod react;
 mod read;
@@ -19,8 +20,9 @@ use mainstay::store::{BadName, Store, StreamName, ViewName};
 
 use crate::domain::OrderId;
 use crate::domain::order::Order;
-use crate::openapi;
 use crate::service::{self, App, ServeError, Wiring};
+use crate::{inventory, openapi};
+use catalogue::Catalogue;
 use waiting::Waiting;
 
 /// The service's name: its participant's, its topic's and its folder's.
@@ -43,10 +45,11 @@ pub fn participant() -> Participant {
 /// Serves until told to stop; see [`Wiring`].
 pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeError> {
     let app = App::new(&wiring, &participant())?;
-    let orders = Orders::new(app.clone())?;
+    let orders = Orders::new(app.clone(), Catalogue::new(wiring.callee(inventory::NAME)?, &app)?)?;
     let own = Router::new()
         .route("/orders", post(create::create::<S>).get(read::list::<S>))
         .route("/orders/{id}", get(read::one::<S>))
+        .route("/catalogue/{sku}", get(catalogue::one::<S>))
         .with_state(orders.clone());
     let routes = service::all(app.clone(), &openapi::order(), own);
     service::serve(wiring, app, routes, react::OrderReactor::new(&orders), watch::watch(orders)).await
@@ -62,15 +65,17 @@ struct Orders<S: Store> {
     view: ViewName,
     prices: ViewName,
     waiting: Arc<Waiting>,
+    catalogue: Catalogue,
 }
 
 impl<S: Store> Orders<S> {
-    fn new(app: Arc<App<S>>) -> Result<Self, BadName> {
+    fn new(app: Arc<App<S>>, catalogue: Catalogue) -> Result<Self, BadName> {
         Ok(Self {
             entity: Entity::kept()?,
             view: row::view()?,
             prices: row::prices()?,
             waiting: Waiting::new(app.limits().waiting_max),
+            catalogue,
             app,
         })
     }

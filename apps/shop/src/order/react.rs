@@ -6,6 +6,7 @@ use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
 use mainstay::flow::unit_of_work::{Entity, Work};
 use mainstay::store::{Row, Store, Tx, ViewName};
 
+use super::catalogue::Catalogue;
 use super::row::{Entry, OrderRow};
 use super::waiting::Waiting;
 use super::{Orders, participant, stream};
@@ -23,6 +24,7 @@ pub(super) struct OrderReactor {
     view: ViewName,
     prices: ViewName,
     waiting: Arc<Waiting>,
+    catalogue: Catalogue,
 }
 
 impl OrderReactor {
@@ -32,6 +34,7 @@ impl OrderReactor {
             view: orders.view.clone(),
             prices: orders.prices.clone(),
             waiting: Arc::clone(&orders.waiting),
+            catalogue: orders.catalogue.clone(),
         }
     }
 
@@ -72,7 +75,10 @@ impl<S: Store> Reactor<S> for OrderReactor {
         match (message.from(), message.event_type()) {
             ("inventory", "StockSet") => match message.open()? {
                 StockEvent::StockSet { sku, price, .. } => {
-                    Ok(work.tx().view_put(&self.prices, &Row::new(sku.as_str(), encode(&price)?))?)
+                    work.tx().view_put(&self.prices, &Row::new(sku.as_str(), encode(&price)?))?;
+                    // Not an effect: too early or once too often, it is loaded once more.
+                    self.catalogue.changed(&sku);
+                    Ok(())
                 }
                 StockEvent::StockReserved { .. } => Err(unexpected(message)),
             },

@@ -9,7 +9,7 @@ use mainstay::store::{Abort, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{Accounts, Ledger};
-use crate::domain::account::{AccountCommand, AccountRefusal};
+use crate::domain::account::{AccountCommand, AccountRefusal, Funding};
 use crate::domain::{Currency, CustomerId, Minor};
 use crate::http::problem::{Fault, Problem};
 use crate::service::once::{Recorded, once, problem, request as asked};
@@ -23,6 +23,9 @@ struct TopUp {
     minor: Minor,
     #[serde(default)]
     currency: Option<Currency>,
+    // Left out where it is: what was asked before there were cards is still the same request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    funding: Option<Funding>,
 }
 
 /// Pays in. With an `Idempotency-Key` it can be repeated safely; without one each request pays in once more.
@@ -51,8 +54,8 @@ fn pay_in<S: Store>(
     work: &Work<'_, S>,
     ask: &TopUp,
 ) -> Result<Recorded, Abort<AccountRefusal>> {
-    let command =
-        AccountCommand::TopUp { customer: ask.customer.clone(), currency: ask.currency, minor: ask.minor };
+    let TopUp { customer, currency, minor, funding } = ask.clone();
+    let command = AccountCommand::TopUp { customer, currency, funding, minor };
     let stream = Ledger::stream(&ask.customer)?;
     let decided = work.act(&ledger.entity, &stream, ask.customer.as_str(), &command)?.map_err(Abort::User)?;
     let shown = ledger.show(work, &ask.customer, &decided.state)?;

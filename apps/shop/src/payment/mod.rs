@@ -1,6 +1,7 @@
 //! Payment: keeps accounts, charges orders to them, and gives back what could not be delivered.
 
 mod api;
+mod card;
 mod react;
 
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use mainstay::store::{BadName, Refusal, Row, Store, StreamName, Tx, ViewName};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::domain::account::Account;
+use crate::domain::account::{Account, Funding};
 use crate::domain::{Currency, CustomerId};
-use crate::openapi;
 use crate::service::rows::raw;
-use crate::service::{self, App, ServeError, Wiring};
+use crate::service::{self, App, ServeError, Wiring, metrics};
+use crate::{openapi, processor};
+use card::{Calls, Collector, Dues, collect};
 
 /// The service's name: its participant's, its topic's and its folder's.
 pub const NAME: &str = "payment";
@@ -42,12 +44,20 @@ pub fn participant() -> Participant {
 pub async fn serve<S: Store, L: Log>(wiring: Wiring<S, L>) -> Result<(), ServeError> {
     let app = App::new(&wiring, &participant())?;
     let accounts = Accounts::new(app.clone())?;
+    let calls = Calls::new(wiring.callee(processor::NAME)?, &wiring.cx)?;
+    let policy = calls.policy().clone();
+    app.metrics().add(move |text, now| metrics::policy(text, &policy, now));
+    let dues = Dues::new()?;
+    let collector = Collector::new(app.clone(), accounts.ledger.clone(), dues.clone(), calls);
+    let show = collector.show();
+    app.metrics().add(move |text, _| show(text));
     let own = Router::new()
         .route("/accounts", post(api::top_up::<S>))
         .route("/accounts/{customer}", get(api::one::<S>))
         .with_state(accounts.clone());
     let routes = service::all(app.clone(), &openapi::payment(), own);
-    service::serve(wiring, app, routes, react::PaymentReactor(accounts.ledger), std::future::pending()).await
+    let reactor = react::PaymentReactor { ledger: accounts.ledger, dues, hint: collector.hint() };
+    service::serve(wiring, app, routes, reactor, collect(collector)).await
 }
 
 /// What the routes of this service share.
@@ -81,6 +91,8 @@ struct AccountRow {
     customer: CustomerId,
     currency: Currency,
     minor: u64,
+    #[serde(default, skip_serializing_if = "Funding::is_prepaid")]
+    funding: Funding,
 }
 
 impl Ledger {
@@ -101,7 +113,8 @@ impl Ledger {
     ) -> Result<Box<RawValue>, Refusal> {
         // An account that nobody opened is not shown: there is nothing on it, in no currency.
         let Some(currency) = account.currency() else { return Ok(Box::default()) };
-        let row = AccountRow { customer: customer.clone(), currency, minor: account.balance() };
+        let (minor, funding) = (account.balance(), account.funding());
+        let row = AccountRow { customer: customer.clone(), currency, minor, funding };
         let shown = raw(&row)?;
         work.tx().view_put(&self.view, &Row::new(customer.as_str(), shown.get()))?;
         Ok(shown)

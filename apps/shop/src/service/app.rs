@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay::Context;
@@ -11,12 +11,14 @@ use mainstay::flow::inbox::{DeadLetters, Followed, NotSeen};
 use mainstay::flow::saga::Participant;
 use mainstay::flow::unit_of_work::Publisher;
 use mainstay::messaging::Log;
+use mainstay::resilience::rate_limit::{Spec, TokenBucket};
 use mainstay::store::{Located, ReadError, Receipt, Store};
 use tokio::sync::watch;
 
+use super::admission::Admission;
 use super::answer::read_problem;
+use super::metrics::Metrics;
 use super::stats::Stats;
-use super::throttle::Throttle;
 use super::wiring::{Health, ServeError, Wiring};
 use crate::http::limits::Limits;
 use crate::http::problem::{Fault, Problem};
@@ -33,10 +35,14 @@ pub struct App<S: Store> {
     stats: Stats,
     started: AtomicBool,
     tell: Arc<dyn Fn(&str) + Send + Sync>,
-    failures: Throttle,
+    /// How many failures may be told now, and how many were not.
+    failures: TokenBucket,
+    untold: AtomicU64,
     health: Health,
     hosts: Vec<String>,
     stop: watch::Receiver<bool>,
+    admission: Arc<Admission>,
+    metrics: Metrics,
 }
 
 /// How much has been done, and what is left. Read from the store: it holds over restarts.
@@ -51,7 +57,7 @@ pub(super) struct Figures {
 const PARKED_KEYS_MAX: usize = 1_000;
 
 /// Causes of failures that operators are told in a second: a disk that is full fails every request.
-const FAILURES_TOLD_MAX: u32 = 10;
+const FAILURES_TOLD: Spec = Spec::token_bucket(10, Duration::from_secs(1));
 
 impl<S: Store> fmt::Debug for App<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,6 +68,10 @@ impl<S: Store> fmt::Debug for App<S> {
 impl<S: Store> App<S> {
     /// The state of the service with this declaration.
     pub fn new<L: Log>(wiring: &Wiring<S, L>, participant: &Participant) -> Result<Arc<Self>, ServeError> {
+        let admission = Arc::new(Admission::new(participant.name(), &wiring.cx, &wiring.limits)?);
+        let metrics = Metrics::default();
+        let shown = Arc::clone(&admission);
+        metrics.add(move |text, _| shown.show(text));
         Ok(Arc::new(Self {
             name: participant.name().to_owned(),
             store: wiring.store.clone(),
@@ -72,10 +82,13 @@ impl<S: Store> App<S> {
             stats: Stats::default(),
             started: AtomicBool::new(false),
             tell: Arc::clone(&wiring.tell),
-            failures: Throttle::new(FAILURES_TOLD_MAX),
+            failures: TokenBucket::new(&FAILURES_TOLD.check()?),
+            untold: AtomicU64::new(0),
             health: Arc::clone(&wiring.health),
             hosts: wiring.hosts.clone(),
             stop: wiring.stop.clone(),
+            admission,
+            metrics,
         }))
     }
 
@@ -114,6 +127,16 @@ impl<S: Store> App<S> {
         &self.stats
     }
 
+    /// Who is served when there is too much to do.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// What it shows at `/metrics`.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Everything runs: the relay, the followers, the listener.
     pub(super) fn is_started(&self) {
         self.started.store(true, Ordering::Release);
@@ -127,9 +150,12 @@ impl<S: Store> App<S> {
     /// A request was answered with a fault of ours: counted, and told with what finds the client's answer again.
     pub(super) fn failed(&self, cx: &Context, cause: &str) {
         self.stats.failure();
-        let Some(untold) = self.failures.admit(cx.now()) else { return };
+        if self.failures.take(cx.now(), 1).is_err() {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let correlation = cx.envelope().correlation().0;
-        let more = match untold {
+        let more = match self.untold.swap(0, Ordering::Relaxed) {
             0 => String::new(),
             untold => format!("; {untold} more failed since the last one that was told"),
         };

@@ -1,36 +1,31 @@
 //! The edge: what every request passes through before its route, and every answer after it.
 //!
 //! ```text
-//! request ─► envelope (a stranger's) ─► host ours? ─► receipt seen? ─► route ─► answer + correlation id
-//!                  400                   400 421        400 422 503
+//! request ─► envelope (a stranger's) ─► host ours? ─► receipt seen? ─► its turn ─► route ─► answer + correlation id
+//!                  400                   400 421        400 422 503       503
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response};
+use axum::http::{HeaderName, HeaderValue, Request, Response};
 use axum::response::IntoResponse;
 use mainstay::Context;
 use mainstay::envelope::wire::{self, Boundary, Edge};
 use mainstay::envelope::{Priority, RetryTokens};
 use mainstay::store::{Receipt, Store};
 use serde::de::DeserializeOwned;
-use tower::Service;
 
-use super::answer::{RECEIPT, outcome_unknown};
+use super::admission;
+use super::answer::RECEIPT;
 use super::app::App;
 use crate::http::problem::{Cause, Fault, Problem};
 use crate::http::{body as bodies, host};
 
 const CORRELATION: HeaderName = HeaderName::from_static("mainstay-correlation-id");
-
-/// How much longer than its deadline a request's work may take before it is cut off: the work looks at the
-/// deadline by itself, and answers better than a cut does.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// What a route knows of its request beside path and body. Made by the edge.
 #[derive(Debug, Clone)]
@@ -51,26 +46,15 @@ impl<A: Sync> FromRequestParts<A> for Call {
 }
 
 /// Handles one request, whatever it is.
-pub async fn receive<S: Store>(
-    app: Arc<App<S>>,
-    mut routes: Router,
-    request: Request<Body>,
-) -> Response<Body> {
+pub async fn receive<S: Store>(app: Arc<App<S>>, routes: Router, request: Request<Body>) -> Response<Body> {
     app.stats().request();
     let (cx, request) = match begin(&app, request).await {
         Ok(begun) => begun,
         Err((problem, None)) => return problem.into_response(),
         Err((problem, Some(cx))) => return finished(&app, problem.into_response(), &cx),
     };
-    let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    let at_most = cx.remaining().unwrap_or_default().saturating_add(GRACE);
-    let answer = match tokio::time::timeout(at_most, routes.call(request)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(never)) => match never {},
-        Err(_) if writes => outcome_unknown(&cx, "the store did not answer in time").into_response(),
-        Err(_) => Problem::new(Fault::DeadlineOver, "there was no answer in time; ask again").into_response(),
-    };
-    finished(&app, answer, &cx)
+    let served = app.admission().serve(&cx, routes, request).await;
+    finished(&app, served.unwrap_or_else(IntoResponse::into_response), &cx)
 }
 
 async fn begin<S: Store>(
@@ -98,8 +82,10 @@ fn envelope<S: Store>(app: &App<S>, request: &Request<Body>) -> Result<Context, 
     let process = app.cx();
     let edge = Edge {
         max_deadline: app.limits().request_time,
-        priority: Priority::Normal,
-        // Nothing is called on from here, so there is nothing to retry.
+        // By what is asked for; nobody is known who could ask for more.
+        priority: admission::priority(request.method(), request.uri().path(), request.headers())
+            .unwrap_or(Priority::Normal),
+        // Calls made from here have budgets of their own.
         tokens: RetryTokens::none(),
         caller: None,
         tenant: None,
@@ -144,8 +130,8 @@ pub async fn body<T: DeserializeOwned, S: Store>(app: &App<S>, request: Request<
 
 #[cfg(test)]
 mod tests {
-    use axum::http::header;
-    use axum::routing::post;
+    use axum::http::{StatusCode, header};
+    use axum::routing::{get, post};
     use mainstay::flow::saga::Participant;
     use mainstay::messaging::memory::Memory as Log;
     use mainstay::store::memory::Memory;
@@ -172,5 +158,52 @@ mod tests {
             let told = answer.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!((answer.status().as_u16(), told), (503, retry_after), "{key:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn when_there_is_too_much_to_do_browsing_is_refused_and_checkout_served() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stops = watch::channel(false).1;
+        let mut wiring = Wiring::new(Memory::new(), Log::new(1), listener, Context::system(), stops);
+        (wiring.limits.under_way_max, wiring.limits.queue_max) = (1, 1);
+        let app = App::new(&wiring, &Participant::new("shop")).unwrap();
+        let go = Arc::new(tokio::sync::Notify::new());
+        let held = Arc::clone(&go);
+        let routes = Router::new()
+            .route("/orders/{id}", get(move || async move { held.notified().await }))
+            .route("/orders", get(|| async {}).post(|| async {}))
+            .route("/health/live", get(|| async {}));
+        let ask = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).header("host", "localhost");
+            tokio::spawn(receive(Arc::clone(&app), routes.clone(), request.body(Body::empty()).unwrap()))
+        };
+        let until = async |name: &str| {
+            while app.metrics().text(app.cx().now()).json()[&format!("{name}{{policy=\"shop\"}}")] != 1.0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let holds = ask("GET", "/orders/1");
+        until("mainstay_load_shed_in_flight").await;
+        let browses = ask("GET", "/orders");
+        until("mainstay_load_shed_waiting").await;
+        let checkout = ask("POST", "/orders");
+        // The one that waits is refused for the more important one.
+        let shed = browses.await.unwrap();
+        assert_eq!(
+            (shed.status().as_u16(), &shed.headers()[header::RETRY_AFTER]),
+            (503, &"1".parse().unwrap())
+        );
+        let body = axum::body::to_bytes(shed.into_body(), 10_000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["type"], "urn:mainstay:problem:shed");
+        let decision = body["decision"].as_str().unwrap();
+        assert!(decision.len() == 16 && decision != "0000000000000000", "{body}");
+        // Who asks how the service is needs no turn.
+        assert_eq!(ask("GET", "/health/live").await.unwrap().status(), 200);
+        go.notify_one();
+        assert_eq!(
+            (checkout.await.unwrap().status(), holds.await.unwrap().status()),
+            (StatusCode::OK, StatusCode::OK)
+        );
     }
 }

@@ -1,14 +1,15 @@
-//! What the three services have in common: the state behind their routes, the edge, answers, and the wiring.
+//! What the services have in common: the state behind their routes, the edge, answers, and the wiring.
 
+mod admission;
 mod answer;
 mod app;
 mod edge;
+pub mod metrics;
 pub mod once;
 mod routes;
 pub mod rows;
 mod run;
 mod stats;
-mod throttle;
 mod wiring;
 
 pub use answer::{changed, json, page, read_problem, store_problem};

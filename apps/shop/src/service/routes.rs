@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Query, State};
-use axum::http::{Response, StatusCode, Uri};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::answer;
 use super::app::App;
+use super::metrics::TEXT_FORMAT;
 use crate::http::problem::{Fault, Problem};
 
 /// A service's own routes, and those that all have: health, the document, the counters, and what is answered
@@ -28,6 +29,7 @@ pub fn all<S: Store>(app: Arc<App<S>>, document: &Value, own: Router) -> Router 
         .route("/health/ready", get(ready::<S>))
         .route("/openapi.json", get(move || async move { answer::json(StatusCode::OK, document) }))
         .route("/stats", get(stats::<S>))
+        .route("/metrics", get(metrics::<S>))
         .with_state(app);
     common
         .merge(own)
@@ -56,8 +58,15 @@ async fn stats<S: Store>(State(app): State<Arc<App<S>>>) -> Result<Response<Body
         "handled": app.stats().reactions(),
         "backlog": figures.backlog,
         "parked": figures.parked,
+        "metrics": app.metrics().text(app.cx().now()).json(),
     });
     Ok(answer::json(StatusCode::OK, body.to_string()))
+}
+
+async fn metrics<S: Store>(State(app): State<Arc<App<S>>>) -> Response<Body> {
+    let mut answer = Response::new(Body::from(app.metrics().text(app.cx().now()).to_string()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+    answer
 }
 
 /// The query as a checked value: unknown, repeated and malformed parameters are refused.

@@ -11,12 +11,15 @@ use mainstay::flow::outbox::Relay;
 use mainstay::flow::saga::{Failure, Incoming, Participant, Reactor};
 use mainstay::flow::unit_of_work::Work;
 use mainstay::messaging::Log;
+use mainstay::runtime::watchdog::{self, Watchdog};
 use mainstay::store::Store;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::app::App;
 use super::edge::receive;
+use super::metrics;
 use super::wiring::{Follow, ServeError, Wiring};
 use crate::http::server::{self, stopped};
 
@@ -55,24 +58,26 @@ where
             return Err(ServeError::NoLog((*name).to_owned()));
         }
     }
+    let watchdog = watched(&cx, &app, &tell)?;
     let (end_relay, relay_ends) = watch::channel(false);
     let (end_followers, followers_end) = watch::channel(false);
 
     let mut parts = JoinSet::new();
     let relay = Relay::new(store.clone(), log).on_trouble(told(&tell));
-    parts.spawn({
+    parts.spawn(watchdog.watch("relay", {
         let (cx, mut ends) = (cx.clone(), relay_ends);
         async move { Ok(relay.run(&cx, async move { stopped(&mut ends).await }).await?) }
-    });
+    }));
     let mut followers = JoinSet::new();
     for Follow { name, log } in follows {
         let follower = Follower::new(store.clone(), log, &name, Arc::clone(&reactor))?
             .followed(app.followed())
             .on_trouble(told(&tell));
         let (cx, mut ends) = (cx.clone(), followers_end.clone());
-        followers.spawn(async move { Ok(follower.run(&cx, async move { stopped(&mut ends).await }).await?) });
+        let following = async move { Ok(follower.run(&cx, async move { stopped(&mut ends).await }).await?) };
+        followers.spawn(watchdog.watch(format!("follower of {name}"), following));
     }
-    followers.spawn({
+    followers.spawn(watchdog.watch("background", {
         let mut ends = followers_end;
         async move {
             tokio::select! {
@@ -81,9 +86,9 @@ where
             }
             Ok(())
         }
-    });
+    }));
 
-    followers.spawn({
+    followers.spawn(watchdog.watch("forget", {
         let (store, cx, tell) = (store.clone(), cx.clone(), Arc::clone(&tell));
         let mut ends = end_followers.subscribe();
         async move {
@@ -93,10 +98,10 @@ where
             }
             Ok(())
         }
-    });
+    }));
 
     app.is_started();
-    let served = server::serve(listener, limits, stop, {
+    let served = server::serve(listener, limits, stop, &watchdog, {
         let app = Arc::clone(&app);
         move |request| receive(Arc::clone(&app), routes.clone(), request)
     });
@@ -110,6 +115,22 @@ where
     let ended = ended.and(all(&mut followers, limits.drain_time).await);
     let _ = end_relay.send(true);
     ended.and(all(&mut parts, limits.drain_time).await)
+}
+
+/// Has somebody watch over the tasks of the service. Told of what blocks, as often as anything is told.
+fn watched<S: Store>(
+    cx: &Context,
+    app: &Arc<App<S>>,
+    tell: &Arc<dyn Fn(&str) + Send + Sync>,
+) -> Result<Watchdog, ServeError> {
+    let tell = Arc::clone(tell);
+    let settings = watchdog::Spec::default().check()?;
+    let watchdog = Watchdog::start(cx, settings, move |report| tell(&report.to_string()));
+    let watchdog = watchdog.map_err(ServeError::Watchdog)?;
+    watchdog.heartbeat("main", &Handle::current());
+    let shown = watchdog.clone();
+    app.metrics().add(move |text, _| metrics::watchdog(text, &shown.stats()));
+    Ok(watchdog)
 }
 
 /// Removes answers whose retention is over, some at a time, without end.

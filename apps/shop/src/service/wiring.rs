@@ -7,6 +7,7 @@ use mainstay::Context;
 use mainstay::flow::inbox::{BadFollower, FollowError};
 use mainstay::flow::outbox::RelayError;
 use mainstay::flow::saga::BadParticipant;
+use mainstay::resilience::Invalid;
 use mainstay::store::BadName;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ pub struct Wiring<S, L> {
     /// Why it can't serve now, as far as only its maker knows (a store that can't write any more); see
     /// [`Wiring::health`].
     pub health: Health,
+    /// The services that it calls, by name, with their addresses (`http://…`).
+    pub callees: Vec<(String, String)>,
     /// Under which names it answers, at any port; [`LOCAL_HOSTS`] and what [`Wiring::host`] adds.
     pub hosts: Vec<String>,
 }
@@ -57,7 +60,8 @@ impl<S, L> Wiring<S, L> {
     pub fn new(store: S, log: L, listener: TcpListener, cx: Context, stop: watch::Receiver<bool>) -> Self {
         let (follows, limits, tell) = (Vec::new(), Limits::default(), Arc::new(|_: &str| {}));
         let (health, hosts) = (Arc::new(|| None), LOCAL_HOSTS.map(str::to_owned).into());
-        Self { store, log, follows, listener, cx, stop, limits, tell, health, hosts }
+        let callees = Vec::new();
+        Self { store, log, follows, listener, cx, stop, limits, tell, health, callees, hosts }
     }
 
     /// Also asks this whether it can serve. What it answers is shown at `/health/ready`.
@@ -73,6 +77,22 @@ impl<S, L> Wiring<S, L> {
     pub fn host(mut self, name: &str) -> Self {
         self.hosts.push(name.to_owned());
         self
+    }
+
+    /// Where a service that it calls answers.
+    #[must_use]
+    pub fn calls(mut self, name: &str, url: &str) -> Self {
+        self.callees.push((name.to_owned(), url.to_owned()));
+        self
+    }
+
+    /// The address of a service that it calls.
+    ///
+    /// # Errors
+    /// Nobody said where it answers.
+    pub fn callee(&self, name: &str) -> Result<&str, ServeError> {
+        let found = self.callees.iter().find(|(known, _)| known == name);
+        found.map(|(_, url)| url.as_str()).ok_or_else(|| ServeError::NoCallee(name.to_owned()))
     }
 
     /// Also follows this participant's log.
@@ -108,6 +128,22 @@ pub enum ServeError {
     /// It declares to follow somebody whose log it was not given.
     #[error("the service follows {0}, and was not given its log; nothing was started; add it to the wiring")]
     NoLog(String),
+    /// It calls somebody whose address it was not told.
+    #[error(
+        "the service calls {0}, and was not told where it answers; nothing was started; add it to the wiring"
+    )]
+    NoCallee(String),
+    /// A rule was given settings that can't mean what they say.
+    #[error(transparent)]
+    Rule(#[from] Invalid),
+    /// The watchdog could not be started.
+    #[error(
+        "the system gives no thread to watch over the service: {0}; nothing was started; look at the limits of the process"
+    )]
+    Watchdog(std::io::Error),
+    /// The watchdog was given settings that can't mean what they say.
+    #[error(transparent)]
+    WatchdogSettings(#[from] mainstay::runtime::watchdog::Invalid),
     /// The relay stopped.
     #[error(transparent)]
     Relay(#[from] RelayError),

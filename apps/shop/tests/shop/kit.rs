@@ -1,4 +1,4 @@
-//! The three services, wired.
+//! The services, wired.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use mainstay::store::memory::Memory;
 use mainstay::store::{Store, StoreId};
 use mainstay_shop::http::limits::Limits;
 use mainstay_shop::service::{ServeError, Wiring};
-use mainstay_shop::{inventory, openapi, order, payment};
+use mainstay_shop::{inventory, openapi, order, payment, processor};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ pub(crate) struct Shop {
     pub(crate) order: Client,
     pub(crate) payment: Client,
     pub(crate) inventory: Client,
+    pub(crate) processor: Client,
     /// Whose receipts there can be.
     pub(crate) ids: [StoreId; 3],
     pub(crate) logs: [MemoryLog; 3],
@@ -67,30 +68,37 @@ impl Shop {
         let ill = Arc::new(Mutex::new(None));
         let mut clients = Vec::new();
         let mut listeners = Vec::new();
-        let documents = [openapi::order(), openapi::payment(), openapi::inventory()];
+        let documents = [openapi::order(), openapi::payment(), openapi::inventory(), openapi::processor()];
         for document in documents {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             clients.push(Client::new(listener.local_addr().unwrap(), document));
             listeners.push(listener);
         }
-        let [at_order, at_payment, at_inventory] = <[_; 3]>::try_from(listeners).unwrap();
+        let url = |client: &Client| format!("http://{}", client.addr);
+        let [at_order, at_payment, at_inventory, at_processor] = <[_; 4]>::try_from(listeners).unwrap();
         let [order_log, payment_log, inventory_log] = logs.clone();
         let order_wiring = wiring(orders, &order_log, at_order, &stops, limits, &told, &ill)
             .follow("payment", payment_log.clone())
-            .follow("inventory", inventory_log.clone());
+            .follow("inventory", inventory_log.clone())
+            .calls("inventory", &url(&clients[2]));
         let payment_wiring = wiring(accounts, &payment_log, at_payment, &stops, limits, &told, &ill)
             .follow("order", order_log)
-            .follow("inventory", inventory_log.clone());
+            .follow("inventory", inventory_log.clone())
+            .calls("processor", &url(&clients[3]));
         let inventory_wiring = wiring(stocks, &inventory_log, at_inventory, &stops, limits, &told, &ill)
             .follow("payment", payment_log);
+        let unused = MemoryLog::new(1);
+        let processor_wiring = wiring(Memory::new(), &unused, at_processor, &stops, limits, &told, &ill);
         let running = vec![
             tokio::spawn(order::serve(order_wiring)),
             tokio::spawn(payment::serve(payment_wiring)),
             tokio::spawn(inventory::serve(inventory_wiring)),
+            tokio::spawn(processor::serve(processor_wiring)),
         ];
-        let [order, payment, inventory] = <[_; 3]>::try_from(clients).unwrap_or_else(|_| unreachable!());
-        let shop = Self { order, payment, inventory, ids, logs, told, ill, stop, running };
-        for client in [&shop.order, &shop.payment, &shop.inventory] {
+        let [order, payment, inventory, processor] =
+            <[_; 4]>::try_from(clients).unwrap_or_else(|_| unreachable!());
+        let shop = Self { order, payment, inventory, processor, ids, logs, told, ill, stop, running };
+        for client in [&shop.order, &shop.payment, &shop.inventory, &shop.processor] {
             while client.get("/health/ready").await.status != 200 {
                 tokio::task::yield_now().await;
             }
@@ -113,6 +121,20 @@ impl Shop {
             self.payment.post("/accounts", &[], &json!({ "customer": customer, "minor": minor })).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer
+    }
+
+    /// An account that pays by card.
+    pub(crate) async fn card(&self, customer: &str) {
+        let body = json!({ "customer": customer, "minor": 0, "funding": "card" });
+        let answer = self.payment.post("/accounts", &[], &body).await;
+        assert_eq!((answer.status, &answer.json()["funding"]), (200, &json!("card")), "{answer:?}");
+    }
+
+    /// From now on the card processor behaves so.
+    pub(crate) async fn behave(&self, behaviour: Value) {
+        let answer = self.processor.put("/behaviour", &behaviour).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(self.processor.get("/behaviour").await.json(), behaviour);
     }
 
     /// Makes an order; its id.

@@ -54,24 +54,21 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let Some(bulkhead) = &self.bulkhead else {
-            let future = self.inner.call(call);
-            return ResponseFuture { inner: Inner::Calling { future, permit: None } };
+        let permit = match &self.bulkhead {
+            None => None,
+            Some(bulkhead) => match bulkhead.enter(call.facts.now, call.facts.deadline) {
+                Ok(Entered::Permit(permit)) => Some(permit),
+                Ok(Entered::Queued(queued)) => {
+                    // The one that was made ready waits with the call; this handle goes on with another.
+                    let other = self.inner.clone();
+                    let service = std::mem::replace(&mut self.inner, other);
+                    let waiting = Some(Waiting { service, bulkhead: bulkhead.clone(), call });
+                    return ResponseFuture { inner: Inner::Waiting { queued, waiting } };
+                }
+                Err(refusal) => return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } },
+            },
         };
-        let inner = match bulkhead.enter(call.facts.now, call.facts.deadline) {
-            Ok(Entered::Permit(permit)) => {
-                Inner::Calling { future: self.inner.call(call), permit: Some(permit) }
-            }
-            Ok(Entered::Queued(queued)) => {
-                // The one that was made ready waits with the call; this handle goes on with another.
-                let other = self.inner.clone();
-                let service = std::mem::replace(&mut self.inner, other);
-                let bulkhead = bulkhead.clone();
-                Inner::Waiting { queued, waiting: Some(Waiting { service, bulkhead, call }) }
-            }
-            Err(refusal) => Inner::Refused { refusal: Some(refusal) },
-        };
-        ResponseFuture { inner }
+        ResponseFuture { inner: Inner::Calling { future: self.inner.call(call), permit } }
     }
 }
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mainstay_envelope::sync::atomic::{AtomicU64, Ordering};
 use mainstay_envelope::{Deadline, Monotonic};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;

@@ -2,9 +2,11 @@
 //! word for calls that needn't wait and a lock for those that do.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
+
+use mainstay_envelope::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use mainstay_envelope::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::spec::Checked;
 use crate::record::INPUTS;

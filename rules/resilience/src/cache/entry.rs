@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mainstay_envelope::Monotonic;
 
-use super::state::Times;
+use super::state::{Found, Times};
 use super::tags::Marks;
 use crate::record::nanos;
 
@@ -130,6 +130,15 @@ impl<V, E> Entry<V, E> {
             Self::Value(kept) => kept.cost,
             Self::Absent(kept) => kept.cost,
             Self::Failed(kept) => kept.cost,
+        }
+    }
+
+    /// What decides about it at `now`.
+    pub(super) fn found(&self, now: Monotonic) -> Found {
+        match self {
+            Self::Value(kept) => Found::Value { times: kept.times(), held: kept.is_held(now) },
+            Self::Absent(kept) => Found::Absent { until: kept.times().expiry },
+            Self::Failed(kept) => Found::Failed { until: kept.times().expiry },
         }
     }
 

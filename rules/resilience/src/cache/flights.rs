@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use mainstay_envelope::sync::atomic::{AtomicUsize, Ordering};
+use mainstay_envelope::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::key::Keyed;
 use super::single_flight::Flight;
@@ -96,9 +98,16 @@ pub(super) struct Place(Arc<Places>);
 impl Places {
     /// Takes one, if fewer than `limit` are taken.
     pub(super) fn take(self: &Arc<Self>, limit: usize) -> Option<Place> {
+        self.ask(limit).1
+    }
+
+    /// The same, with how many were taken before: fewer than `limit` if there is a place.
+    pub(super) fn ask(self: &Arc<Self>, limit: usize) -> (usize, Option<Place>) {
         let below = |taken: usize| (taken < limit).then_some(taken + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).ok()?;
-        Some(Place(Arc::clone(self)))
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below) {
+            Ok(taken) => (taken, Some(Place(Arc::clone(self)))),
+            Err(taken) => (taken, None),
+        }
     }
 
     /// Takes one whatever is taken: in place of one that is about to be given back.

@@ -15,7 +15,7 @@ use super::flights::{Flights, Places};
 use super::key::{Keyed, Probe};
 use super::load::Load;
 use super::spec::{Checked, Spec};
-use super::stats::{Counters, Stats, count};
+use super::stats::{Counters, Stats};
 use super::storage::Storage;
 use super::tags::Tags;
 use crate::{Classify, EveryErrorIsTransient, Failed, Invalid, Live, Scope};
@@ -115,6 +115,7 @@ where
     pub fn build(self) -> Result<Cache<K, V, E>, Invalid> {
         let spec = self.spec.check()?;
         Ok(Cache(Arc::new(Inner {
+            records_hits: self.scope.recorder().keeps_all(),
             storage: Storage::new(self.spec.entries_max, self.weight_max)?,
             scope: self.scope,
             audience: self.spec.audience,
@@ -166,25 +167,18 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.get_at(cx, key, self.0.scope.now())
+        let inner = &self.0;
+        inner.fresh(inner.look_now(&Probe { member: inner.member(cx.envelope()), key }))
     }
 
-    /// The same as of a reading of the clock that the caller has already. Half of what a hit costs is the reading.
+    /// The same as of a reading of the clock that the caller has already.
     pub fn get_at<Q>(&self, cx: &Context, key: &Q, now: Monotonic) -> Option<Cached<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
         let inner = &self.0;
-        let probe = Probe { member: inner.member(cx.envelope()), key };
-        match inner.look(&probe, now) {
-            Seen::Serve(Some(found)) | Seen::Refresh(found) if found.is_fresh() => Some(found),
-            Seen::Serve(None) => None,
-            _ => {
-                count(&inner.counters.misses);
-                None
-            }
-        }
+        inner.fresh(inner.look(&Probe { member: inner.member(cx.envelope()), key }, now))
     }
 
     /// Keeps what the caller has loaded or written; a load of the key that is under way brings nothing any more.
@@ -296,7 +290,7 @@ where
             let (cx, audience) = (cx.clone(), inner.audience);
             Box::new(move |lead| Box::pin(load(Load::new(cx, audience, lead), key)))
         };
-        match inner.look(&probe, inner.scope.now()) {
+        match inner.look_now(&probe) {
             Seen::Serve(found) => {
                 found.iter().for_each(|found| inner.tally(found));
                 Ok(found)

@@ -36,6 +36,9 @@
 //! and what that load brings goes to those who already wait and is not kept. Tags are compared with the moment at which
 //! a load *began*.
 //!
+//! **Recorded**, where the policy's recorder keeps decisions: what a kept entry was good for (with now, expiry, δ, β and the
+//! draw), who joined, loaded or was turned away, what was stale in place of an error. [`replay`] decides each again.
+//!
 //! **Time and chance** are the policy's ([`Scope`](crate::Scope)); the storage only stores and evicts (docs/decisions/0023-cache-storage.md).
 //!
 //! Promises, each with its test in `tests/cache/`.
@@ -49,6 +52,7 @@ mod key;
 mod layer;
 mod load;
 mod read_through;
+mod record;
 mod single_flight;
 mod spec;
 mod state;
@@ -64,9 +68,13 @@ pub use journal::{Intent, Journal, Version};
 pub use layer::{CacheLayer, CacheService, Keep, ResponseFuture, Unkept};
 pub use load::{Load, Loader};
 pub use read_through::ReadThrough;
+pub use record::replay;
 pub use spec::{Audience, Checked, LARGEST_BETA, LARGEST_JITTER, LONGEST, Spec};
-pub use state::{Crew, HAND_OVERS, LEAST_DELTA, Next, Times, Verdict, jittered, should_refresh, unit};
+pub use state::{
+    Admission, Arrival, Crew, Found, HAND_OVERS, LEAST_DELTA, Next, Times, Verdict, jittered, should_refresh,
+    unit,
+};
 pub use stats::Stats;
 pub use tags::TAGS_MAX;
-pub use write_back::{Flusher, OpenError, Round, WriteBack, WriteBackSpec, WriteError};
+pub use write_back::{Flusher, OpenError, Round, WriteBack, WriteBackSpec, WriteBackStats, WriteError};
 pub use write_through::{WriteThrough, Writer};

@@ -171,3 +171,6 @@ impl<T: Clone> Watch<T> {
         }
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;

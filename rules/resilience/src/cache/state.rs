@@ -1,7 +1,7 @@
 //! The decisions: pure. Times, chance and what is known come in, a verdict goes out.
 //!
-//! [`Times`] decides what a kept entry is good for at a moment; [`Crew`] decides who leads a load that several wait
-//! for, for how long, and who takes over.
+//! [`Found`] and [`Times`] decide what a kept entry is good for at a moment; [`Arrival`] decides who loads, joins or is
+//! turned away; [`Crew`] decides who leads a load that several wait for, for how long, and who takes over.
 
 use std::time::Duration;
 
@@ -75,6 +75,95 @@ pub enum Verdict {
     LoadOrStale,
     /// Load it.
     Load,
+    /// Answer that there is none: that is known.
+    Absent,
+    /// Hand the error on with which loading it failed a moment ago.
+    Failed,
+}
+
+/// What lies in the storage under a key. What a tag has invalidated counts as nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A value.
+    Value {
+        /// Its instants.
+        times: Times,
+        /// A load of it failed a moment ago, and nobody is to try again yet.
+        held: bool,
+    },
+    /// That there is no value: known until then.
+    Absent {
+        /// Exclusive.
+        until: Monotonic,
+    },
+    /// That loading it failed: remembered until then.
+    Failed {
+        /// Exclusive.
+        until: Monotonic,
+    },
+}
+
+impl Found {
+    /// What it is good for at `now`. `draw` is asked for as [`Times::judge`] says.
+    pub fn judge(&self, spec: &Spec, now: Monotonic, draw: impl FnOnce() -> u64) -> Verdict {
+        match self {
+            Self::Value { times, held } => times.judge(spec, now, *held, draw),
+            Self::Absent { until } if now < *until => Verdict::Absent,
+            Self::Failed { until } if now < *until => Verdict::Failed,
+            Self::Nothing | Self::Absent { .. } | Self::Failed { .. } => Verdict::Load,
+        }
+    }
+}
+
+/// What somebody finds who asks for a value of which nothing usable is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Until when they can wait; none: for ever.
+    pub until: Option<Monotonic>,
+    /// Callers who wait, of all keys, before this one.
+    pub waiting: usize,
+    /// How many may.
+    pub waiters_max: usize,
+    /// A load of the key is under way that they may join.
+    pub under_way: bool,
+    /// Loads under way, of all keys; it counts only if there is none to join.
+    pub loading: usize,
+    /// How many may be.
+    pub loads_max: usize,
+}
+
+/// What becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// They wait for the load that is under way.
+    Join,
+    /// They begin a load.
+    Load,
+    /// Refused: their deadline is reached.
+    Late,
+    /// Refused: as many wait as may.
+    TooManyWait,
+    /// Refused: as many loads are under way as may be.
+    TooManyLoads,
+}
+
+impl Arrival {
+    /// What becomes of them at `now`. What keeps them from waiting is asked before what keeps them from loading.
+    pub fn admit(&self, now: Monotonic) -> Admission {
+        if self.until.is_some_and(|until| until <= now) {
+            Admission::Late
+        } else if self.waiting >= self.waiters_max {
+            Admission::TooManyWait
+        } else if self.under_way {
+            Admission::Join
+        } else if self.loading >= self.loads_max {
+            Admission::TooManyLoads
+        } else {
+            Admission::Load
+        }
+    }
 }
 
 impl Times {

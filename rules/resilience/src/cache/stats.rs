@@ -17,10 +17,14 @@ pub struct Stats {
     pub stale: u64,
     /// Questions for which nothing usable was kept.
     pub misses: u64,
+    /// Of those, that joined a load which was under way already.
+    pub joined: u64,
     /// Loads begun, in the background or for somebody.
     pub loads: u64,
     /// Of those, begun early or to revalidate, while what was kept was served.
     pub refreshes: u64,
+    /// Of those, begun early: while what was kept was still fresh.
+    pub early_refreshes: u64,
     /// Loads that ended with an error of the source.
     pub failed: u64,
     /// Leaders that panicked, were cancelled, or were out of time.
@@ -31,6 +35,8 @@ pub struct Stats {
     pub superseded: u64,
     /// Questions that were refused: no time left, too many loads or waiters, a load that died.
     pub refused: u64,
+    /// Entries that made room for others.
+    pub evictions: u64,
     /// Loads under way.
     pub loading: u64,
     /// Callers that wait for them.
@@ -44,8 +50,10 @@ pub(super) struct Counters {
     pub(super) found_unfresh: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) misses: AtomicU64,
+    pub(super) joined: AtomicU64,
     pub(super) loads: AtomicU64,
     pub(super) refreshes: AtomicU64,
+    pub(super) early: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) died: AtomicU64,
     pub(super) handed_over: AtomicU64,
@@ -53,22 +61,34 @@ pub(super) struct Counters {
     pub(super) refused: AtomicU64,
 }
 
+/// What the storage knows.
+pub(super) struct Stored {
+    /// Look-ups that found something.
+    pub(super) found: u64,
+    pub(super) evicted: u64,
+    pub(super) entries: u64,
+    pub(super) cost: u64,
+}
+
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Counters {
-    /// All of it, with what the storage found and what lies in it.
-    pub(super) fn snapshot(&self, found: u64, entries: u64, cost: u64, loading: u64, waiting: u64) -> Stats {
+    /// All of it, with what the storage knows.
+    pub(super) fn snapshot(&self, stored: Stored, loading: u64, waiting: u64) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            entries,
-            cost,
-            hits: found.saturating_sub(read(&self.found_unfresh)),
+            entries: stored.entries,
+            cost: stored.cost,
+            evictions: stored.evicted,
+            hits: stored.found.saturating_sub(read(&self.found_unfresh)),
             stale: read(&self.stale),
             misses: read(&self.misses),
+            joined: read(&self.joined),
             loads: read(&self.loads),
             refreshes: read(&self.refreshes),
+            early_refreshes: read(&self.early),
             failed: read(&self.failed),
             died: read(&self.died),
             handed_over: read(&self.handed_over),

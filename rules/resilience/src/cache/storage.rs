@@ -12,9 +12,11 @@
 
 use std::borrow::Borrow;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::sync::{Cache as Map, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::sync::Cache as Map;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
 use super::key::{Keyed, Probe};
@@ -30,8 +32,25 @@ impl<K, V, E> Weighter<Keyed<K>, Entry<V, E>> for Cost {
     }
 }
 
+/// Counts the entries that make room for others, and takes them out of the shard's lock to drop them.
+#[derive(Debug, Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl<K, V, E> Lifecycle<Keyed<K>, Entry<V, E>> for Evictions {
+    /// An insertion seldom evicts more than one; further ones are dropped under the lock.
+    type RequestState = [Option<(Keyed<K>, Entry<V, E>)>; 2];
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Keyed<K>, entry: Entry<V, E>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(room) = evicted.iter_mut().find(|room| room.is_none()) {
+            *room = Some((key, entry));
+        }
+    }
+}
+
 pub(super) struct Storage<K, V, E> {
-    map: Map<Keyed<K>, Entry<V, E>, Cost>,
+    map: Map<Keyed<K>, Entry<V, E>, Cost, DefaultHashBuilder, Evictions>,
+    evictions: Evictions,
     cost_min: u64,
     cost_max: u64,
 }
@@ -68,12 +87,12 @@ impl<K: Eq + Hash, V, E> Storage<K, V, E> {
                     "change it",
                 )
             })?;
-        let map =
-            Map::with_options(options, Cost, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let evictions = Evictions::default();
+        let map = Map::with_options(options, Cost, DefaultHashBuilder::default(), evictions.clone());
         // What is heavier than a shard's share of hot entries is never admitted; found out here, so that the old
         // entry of the key can be dropped in its place.
         let cost_max = map.shard_capacity() - map.shard_capacity() / 50;
-        Ok(Self { map, cost_min, cost_max })
+        Ok(Self { map, evictions, cost_min, cost_max })
     }
 
     /// What an entry of this weight costs.
@@ -117,6 +136,11 @@ impl<K: Eq + Hash, V, E> Storage<K, V, E> {
         self.map.hits()
     }
 
+    /// Entries that made room for others.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evictions.0.load(Ordering::Relaxed)
+    }
+
     pub(super) fn entries(&self) -> usize {
         self.map.len()
     }
@@ -140,7 +164,6 @@ fn shards(entries_max: usize, fitting: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use mainstay_envelope::Monotonic;
@@ -198,6 +221,7 @@ mod tests {
         let storage = Tested::new(1_000, None).unwrap();
         (0..20_000).for_each(|n| insert(&storage, n, 1));
         assert!(storage.entries() <= 1_000 && storage.entries() > 900, "{}", storage.entries());
+        assert_eq!(storage.evicted() + storage.entries() as u64, 20_000);
     }
 
     #[test]

@@ -49,7 +49,16 @@ pub(super) struct Marks(Option<Box<Marked>>);
 #[derive(Debug)]
 struct Marked {
     stamp: Stamp,
-    tags: Box<[Arc<Tag>]>,
+    /// Most have one: it is here, so that a hit has no second place in memory to wait for.
+    first: Arc<Tag>,
+    more: Box<[Arc<Tag>]>,
+}
+
+impl Marked {
+    fn hold(&self) -> bool {
+        let holds = |tag: &Tag| tag.invalidated.load(Ordering::Acquire) <= self.stamp.0;
+        holds(&self.first) && self.more.iter().all(|tag| holds(tag))
+    }
 }
 
 impl Tags {
@@ -72,19 +81,16 @@ impl Tags {
 
     /// The marks of what began to be read at `stamp` and has these tags.
     pub(super) fn marks<'a>(&self, stamp: Stamp, tags: impl Iterator<Item = &'a str>) -> Marks {
-        let mut tags = tags.take(TAGS_MAX).peekable();
-        if tags.peek().is_none() {
-            return Marks(None);
-        }
+        let mut tags = tags.take(TAGS_MAX);
+        let Some(first) = tags.next() else { return Marks(None) };
         let mut known = self.known();
         let floor = known.floor;
-        let tags = tags
-            .map(|tag| match known.tags.get(tag) {
-                Some(tag) => Arc::clone(tag),
-                None => known.make(tag, floor),
-            })
-            .collect();
-        Marks(Some(Box::new(Marked { stamp, tags })))
+        let mut known = |tag: &str| match known.tags.get(tag) {
+            Some(tag) => Arc::clone(tag),
+            None => known.make(tag, floor),
+        };
+        let (first, more) = (known(first), tags.map(known).collect());
+        Marks(Some(Box::new(Marked { stamp, first, more })))
     }
 
     #[cfg(test)]
@@ -125,10 +131,7 @@ impl Marks {
     /// Whether none of the tags was invalidated since it began to be read.
     #[inline]
     pub(super) fn hold(&self) -> bool {
-        let hold = |marked: &Marked| {
-            marked.tags.iter().all(|tag| tag.invalidated.load(Ordering::Acquire) <= marked.stamp.0)
-        };
-        self.0.as_deref().is_none_or(hold)
+        self.0.as_deref().is_none_or(Marked::hold)
     }
 
     /// Whether it may be given to somebody who began to ask at `asked`: they may not get what was invalidated

@@ -32,7 +32,8 @@ impl<S, C: Clone> Layer<S> for CircuitBreakerLayer<C> {
     type Service = CircuitBreakerService<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CircuitBreakerService { inner, breaker: self.breaker.clone(), classify: self.classify.clone() }
+        let CircuitBreakerLayer { breaker, classify } = self.clone();
+        CircuitBreakerService { inner, breaker, classify }
     }
 }
 
@@ -64,40 +65,34 @@ where
             None => None,
             Some(breaker) => match breaker.admit(call.facts.now, call.facts.deadline) {
                 Ok(guard) => Some(guard),
-                Err(refusal) => return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } },
+                Err(refusal) => {
+                    let classify = self.classify.clone();
+                    return ResponseFuture { future: None, end: End::Refused(Some(refusal)), classify };
+                }
             },
         };
-        let (future, classify) = (self.inner.call(call), self.classify.clone());
-        ResponseFuture { inner: Inner::Calling { future, guard, classify } }
+        let classify = self.classify.clone();
+        ResponseFuture { future: Some(self.inner.call(call)), end: End::Told(guard), classify }
     }
+}
+
+/// Who hears of a call's end.
+enum End {
+    /// The breaker; none without one, or once it heard of it.
+    Told(Option<Guard>),
+    /// It was not asked. None once that was handed out.
+    Refused(Option<Refusal>),
 }
 
 pin_project! {
     /// The answer, on its way past the breaker. Dropping it counts the call as cancelled.
     pub struct ResponseFuture<F, C> {
+        // None if it was not asked.
         #[pin]
-        inner: Inner<F, C>,
-    }
-}
-
-pin_project! {
-    #[project = Project]
-    enum Inner<F, C> {
-        // It was not asked.
-        Refused {
-            // None once it was handed out.
-            refusal: Option<Refusal>,
-        },
-        // It was asked. Dropping this future counts the call as cancelled.
-        Calling {
-            // The call.
-            #[pin]
-            future: F,
-            // None without a breaker, or once its end is recorded.
-            guard: Option<Guard>,
-            // Who judges its end.
-            classify: C,
-        },
+        future: Option<F>,
+        end: End,
+        // Who judges its end.
+        classify: C,
     }
 }
 
@@ -109,34 +104,27 @@ where
     type Output = Result<T, Failed<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<F, C, T, E> Future for Inner<F, C>
-where
-    F: Future<Output = Result<T, Failed<E>>>,
-    C: Classify<T, E>,
-{
-    type Output = Result<T, Failed<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            Project::Refused { refusal } => match refusal.take() {
-                Some(refusal) => Poll::Ready(Err(Failed::Refused(refusal))),
-                // Polled again after its end, which no caller may do.
-                None => Poll::Pending,
-            },
-            Project::Calling { future, guard, classify } => {
-                let result = ready!(future.poll(cx));
-                if let Some(guard) = guard.take() {
-                    match judge(classify, &result) {
-                        Some(outcome) => guard.record(outcome),
-                        None => guard.release(),
-                    }
-                }
-                Poll::Ready(result)
+        let this = self.project();
+        let result = match this.future.as_pin_mut() {
+            Some(future) => ready!(future.poll(cx)),
+            None => {
+                let refusal = match this.end {
+                    End::Refused(refusal) => refusal.take(),
+                    End::Told(_) => None,
+                };
+                // Polled again after its end, which no caller may do, it stays pending.
+                let Some(refusal) = refusal else { return Poll::Pending };
+                return Poll::Ready(Err(Failed::Refused(refusal)));
+            }
+        };
+        if let End::Told(guard) = this.end
+            && let Some(guard) = guard.take()
+        {
+            match judge(this.classify, &result) {
+                Some(outcome) => guard.record(outcome),
+                None => guard.release(),
             }
         }
+        Poll::Ready(result)
     }
 }

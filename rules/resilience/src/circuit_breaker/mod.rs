@@ -32,11 +32,14 @@
 //! | began in an earlier phase | nothing | nothing |
 //!
 //! Rates are compared exactly and in whole numbers. With a count window they are those of exactly the last n calls,
-//! however many there were before.
+//! however many there were before. One that is divided into shards ([`Spec::shards`]), for threads that all ask at once, is
+//! off by a stated number of calls: with E an eighth of n, all its entries but E are among the last n + E calls, and n − 2·E
+//! of them at least among the last n.
 
 mod guard;
 mod layer;
 mod machine;
+mod shards;
 mod spec;
 mod state;
 mod window;
@@ -45,8 +48,8 @@ pub use guard::Guard;
 pub use layer::{CircuitBreakerLayer, CircuitBreakerService, ResponseFuture};
 pub use machine::Phase;
 pub use spec::{
-    Checked, LARGEST_COUNT, LARGEST_GROWTH, LONGEST_TIME, LONGEST_WINDOW, MOST_PROBES, Mode, SHORTEST_WINDOW,
-    Slow, Spec, Window,
+    Checked, LARGEST_COUNT, LARGEST_GROWTH, LONGEST_TIME, LONGEST_WINDOW, MOST_PROBES, MOST_SHARDS, Mode,
+    SHORTEST_WINDOW, Slow, Spec, Window,
 };
 pub use state::{Change, CircuitBreaker, Snapshot, Ticket};
 pub use window::Counts;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::shards;
 use crate::invalid::Invalid;
 
 /// The largest count window. Each call in it takes a byte; a window of more calls is one of minutes, so a time
@@ -17,6 +18,9 @@ pub const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub const LARGEST_GROWTH: u32 = 10;
 /// The most probes of one half-open phase.
 pub const MOST_PROBES: u32 = 1_000;
+
+/// The most [`Spec::shards`].
+pub const MOST_SHARDS: u32 = 64;
 
 /// Which past calls the rates are taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +104,12 @@ pub struct Spec {
     /// A probe of which nothing was heard for this long counts as failed, so that one that never ends wedges nothing.
     /// Range: above 0, up to [`LONGEST_TIME`]. Default 1 min: longer than any try may take.
     pub probe_limit: Duration,
+    /// Into how many parts the window is divided, so that threads that count at once don't wait for each other; as many
+    /// as cores ask at a time. Range: 1 to [`MOST_SHARDS`], and with a count window at most an eighth of its calls. Default
+    /// 1: a count window is exact. With more, E = an eighth of its n calls may be others: all entries but E are among the
+    /// last n + E calls, and n − 2·E at least are among the last n; when all calls fail, the rate is 7/8 after n + E of
+    /// them. A time window is exact with any number.
+    pub shards: u32,
     /// What it does with what it learns.
     pub mode: Mode,
 }
@@ -123,6 +133,7 @@ impl Spec {
             open_cap: Duration::from_secs(60),
             probes: 1,
             probe_limit: Duration::from_secs(60),
+            shards: 1,
             mode: Mode::Enforce,
         }
     }
@@ -178,6 +189,13 @@ impl Spec {
     #[must_use]
     pub const fn probe_limit(mut self, limit: Duration) -> Self {
         self.probe_limit = limit;
+        self
+    }
+
+    /// Sets [`Spec::shards`].
+    #[must_use]
+    pub const fn shards(mut self, shards: u32) -> Self {
+        self.shards = shards;
         self
     }
 
@@ -258,6 +276,19 @@ impl Spec {
             let problem = "the window never holds as many calls, so it would never open";
             let remedy = "lower it, or enlarge `window`";
             return Err(invalid("minimum_calls", self.minimum_calls.to_string(), problem, remedy));
+        }
+        if self.shards == 0 || self.shards > MOST_SHARDS {
+            let problem = "it lies outside 1 to 64";
+            let remedy = "give 1, or as many as cores ask at a time";
+            return Err(invalid("shards", self.shards.to_string(), problem, remedy));
+        }
+        if let Window::Count(calls) = self.window
+            && self.shards > 1
+            && shards::block(calls, self.shards) < 2
+        {
+            let problem = "the window has fewer than eight calls for each, too few to be divided";
+            let remedy = "lower it, or enlarge `window`";
+            return Err(invalid("shards", self.shards.to_string(), problem, remedy));
         }
         let open_for = time("open_for", self.open_for)?;
         let open_cap = time("open_cap", self.open_cap)?;
@@ -352,6 +383,19 @@ mod tests {
             ("wild growth", good.open_growth(u32::MAX, secs(60)), "open_growth", "outside 1 to 10"),
             ("no probe", good.probes(0), "probes", "outside 1 to 1,000"),
             ("too many probes", good.probes(MOST_PROBES + 1), "probes", "outside 1 to 1,000"),
+            ("no shard", good.shards(0), "shards", "outside 1 to 64"),
+            (
+                "too many shards",
+                good.over(LARGEST_COUNT).shards(MOST_SHARDS + 1),
+                "shards",
+                "outside 1 to 64",
+            ),
+            (
+                "shards of nothing",
+                good.over(15).minimum_calls(1).shards(2),
+                "shards",
+                "too few to be divided",
+            ),
             ("no probe time", good.probe_limit(Duration::ZERO), "probe_limit", "zero"),
             ("endless probe", good.probe_limit(Duration::MAX), "probe_limit", "longer than a day"),
         ];

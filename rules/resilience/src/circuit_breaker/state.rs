@@ -4,11 +4,12 @@
 //! allocation. The lock is for the steps between states, which are rare.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_envelope::Monotonic;
+use mainstay_envelope::sync::atomic::{AtomicU64, Ordering};
+use mainstay_envelope::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::machine::{self, Admit, Machine, Phase, Probe};
 use super::spec::{Checked, Mode};
@@ -101,7 +102,7 @@ impl CircuitBreaker {
             refused: AtomicU64::new(0),
             scope,
         };
-        let window = Arc::new(Window::empty(settings.spec().window));
+        let window = Arc::new(Window::empty(settings.spec().window, settings.spec().shards));
         CircuitBreaker(Live::new(Core { settings, window, shared: Arc::new(shared) }))
     }
 
@@ -116,12 +117,12 @@ impl CircuitBreaker {
     /// Learns from a call's end. `outcome` as its classifier judged it; of a refusal of our own, see
     /// [`Why::outcome`]. The end of a call that began in an earlier phase says nothing about the present one.
     pub fn record(&self, ticket: Ticket, now: Monotonic, outcome: Outcome) {
-        self.0.get().record(ticket, now, outcome);
+        self.0.get().record(&self.0, ticket, now, outcome);
     }
 
     /// Gives back what an admitted call took that was never made: nothing is learnt.
     pub fn release(&self, ticket: Ticket, now: Monotonic) {
-        self.0.get().release(ticket, now);
+        self.0.get().release(&self.0, ticket, now);
     }
 
     /// Other settings from now on. What was learnt stays: see [`Change`]. Calls that end in the very moment of a
@@ -135,13 +136,14 @@ impl CircuitBreaker {
             if old.settings == settings {
                 return Err(());
             }
-            let kind = settings.spec().window;
-            let window = if kind == old.settings.spec().window {
+            let (kind, shards) = (settings.spec().window, settings.spec().shards);
+            let before = old.settings.spec();
+            let window = if (kind, shards) == (before.window, before.shards) {
                 Arc::clone(&old.window)
             } else {
-                let resampled = old.window.resampled(kind, nanos(now));
+                let resampled = old.window.resampled(kind, shards, nanos(now));
                 change = if resampled.is_some() { Change::WindowResampled } else { Change::WindowEmptied };
-                Arc::new(resampled.unwrap_or_else(|| Window::empty(kind)))
+                Arc::new(resampled.unwrap_or_else(|| Window::empty(kind, shards)))
             };
             Ok(Core { settings, window, shared: Arc::clone(&old.shared) })
         });
@@ -267,7 +269,7 @@ impl Core {
     }
 
     #[inline]
-    fn record(&self, ticket: Ticket, at: Monotonic, outcome: Outcome) {
+    fn record(&self, live: &Live<Core>, ticket: Ticket, at: Monotonic, outcome: Outcome) {
         let Some(gate) = ticket.gate else { return };
         let now = nanos(at);
         let slow = now.saturating_sub(ticket.started) > self.settings.slow_after;
@@ -276,10 +278,10 @@ impl Core {
             Outcome::Transient { .. } => Entry::new(true, slow),
             // Neither success nor failure; that it was slow is known all the same.
             Outcome::Cancelled if slow => Entry::new(false, true),
-            Outcome::Cancelled => return self.release(ticket, at),
+            Outcome::Cancelled => return self.release(live, ticket, at),
         };
         if kind(gate) == HALF_OPEN {
-            return self.probe_ended(ticket, at, Some(entry));
+            return self.probe_ended(live, ticket, at, Some(entry));
         }
         // What began in an earlier phase belongs to a window that was given up.
         if self.shared.gate.load(Ordering::Acquire) != gate || self.settings.spec().mode == Mode::Disabled {
@@ -311,14 +313,14 @@ impl Core {
         self.publish(before, &machine);
     }
 
-    fn release(&self, ticket: Ticket, at: Monotonic) {
+    fn release(&self, live: &Live<Core>, ticket: Ticket, at: Monotonic) {
         if ticket.is_probe() {
-            self.probe_ended(ticket, at, None);
+            self.probe_ended(live, ticket, at, None);
         }
     }
 
     #[cold]
-    fn probe_ended(&self, ticket: Ticket, at: Monotonic, entry: Option<Entry>) {
+    fn probe_ended(&self, live: &Live<Core>, ticket: Ticket, at: Monotonic, entry: Option<Entry>) {
         let probe = Probe {
             failed: entry.is_some_and(Entry::failed),
             slow: entry.is_some_and(Entry::slow),
@@ -335,8 +337,9 @@ impl Core {
         let recorder = self.shared.scope.recorder();
         recorder.notable(Rule::CircuitBreaker, machine::PROBE_ENDED, at, inputs, machine.verdict());
         if machine.phase == Phase::Closed {
-            // Before anybody may write to it again.
-            self.window.clear();
+            // Before anybody may write to it again. The present one, which a change of settings can have put in the
+            // place of ours until we had the lock.
+            live.get().window.clear();
         }
         self.publish(before, &machine);
     }

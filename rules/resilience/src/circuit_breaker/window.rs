@@ -1,7 +1,10 @@
 //! The calls that the rates are taken over: written by many threads at once, without a lock.
+//!
+//! Long: both kinds of window, each with its laws beside it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use mainstay_envelope::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use super::shards::{Blocks, Line, thread};
 use super::spec;
 
 /// What a window holds at a moment.
@@ -56,27 +59,31 @@ impl Entry {
 )]
 pub(super) enum Window {
     Count(CountWindow),
-    Time(TimeWindow),
+    /// One for each shard of threads. What they hold in all is exact: it belongs to times, not to places.
+    Time(Box<[Line<TimeWindow>]>),
 }
 
 impl Window {
-    pub(super) fn empty(kind: spec::Window) -> Self {
+    pub(super) fn empty(kind: spec::Window, shards: u32) -> Self {
         match kind {
-            spec::Window::Count(calls) => Window::Count(CountWindow::new(calls)),
+            spec::Window::Count(calls) => Window::Count(CountWindow::new(calls, shards)),
             spec::Window::Time(time) => {
                 let bucket = u64::try_from(time.as_nanos() / u128::from(BUCKETS)).unwrap_or(u64::MAX).max(1);
-                Window::Time(TimeWindow::new(bucket))
+                Window::Time((0..shards.max(1)).map(|_| Line(TimeWindow::new(bucket))).collect())
             }
         }
     }
 
     /// A window of `kind` that holds what this one does, as far as it fits. None if the kinds differ: calls in a
     /// row say nothing about when they were, and counts nothing about their order.
-    pub(super) fn resampled(&self, kind: spec::Window, now: u64) -> Option<Self> {
-        let new = Window::empty(kind);
+    pub(super) fn resampled(&self, kind: spec::Window, shards: u32, now: u64) -> Option<Self> {
+        let new = Window::empty(kind, shards);
         match (self, &new) {
             (Window::Count(old), Window::Count(new)) => old.copy_to(new),
-            (Window::Time(old), Window::Time(new)) => old.copy_to(new, now),
+            (Window::Time(old), Window::Time(new)) => {
+                let Line(first) = new.first()?;
+                old.iter().for_each(|Line(old)| old.copy_to(first, now));
+            }
             _ => return None,
         }
         Some(new)
@@ -85,21 +92,32 @@ impl Window {
     pub(super) fn record(&self, now: u64, entry: Entry) {
         match self {
             Window::Count(window) => window.record(entry),
-            Window::Time(window) => window.record(now, entry),
+            Window::Time(shards) => {
+                let shard = if shards.len() == 1 { 0 } else { thread() % shards.len() };
+                let Line(window) = &shards[shard];
+                window.record(now, entry);
+            }
         }
     }
 
     pub(super) fn counts(&self, now: u64) -> Counts {
         match self {
             Window::Count(window) => window.counts(),
-            Window::Time(window) => window.counts(now),
+            Window::Time(shards) => {
+                let counts = shards.iter().map(|Line(window)| window.counts(now));
+                counts.fold(Counts::default(), |all, shard| Counts {
+                    calls: all.calls + shard.calls,
+                    failures: all.failures + shard.failures,
+                    slow: all.slow + shard.slow,
+                })
+            }
         }
     }
 
     pub(super) fn clear(&self) {
         match self {
             Window::Count(window) => window.clear(),
-            Window::Time(window) => window.clear(),
+            Window::Time(shards) => shards.iter().for_each(|Line(window)| window.clear()),
         }
     }
 }
@@ -108,9 +126,15 @@ impl Window {
 ///
 /// Whoever writes an entry swaps it in and corrects the total by exactly what came and what left, so that the
 /// total is the ring's, in whatever order the writers ran, as soon as they are through.
+///
+/// In shards a place is not the next one but the next of a block that the writer's shard was given. With E places handed
+/// out and not yet written to (an eighth of all, at most): all entries but E are among the last n + E calls, and n − 2·E
+/// at least are among the last n.
 #[derive(Debug)]
 pub(super) struct CountWindow {
-    next: AtomicU64,
+    /// The next place, or block of places. Away from what every call reads.
+    next: Line<AtomicU64>,
+    blocks: Option<Blocks>,
     /// Three fields of 21 bits; see [`packed`].
     total: AtomicU64,
     ring: Box<[AtomicU8]>,
@@ -135,18 +159,26 @@ const fn bit_at(entry: u8, mask: u8) -> u64 {
 }
 
 impl CountWindow {
-    fn new(calls: u32) -> Self {
+    fn new(calls: u32, shards: u32) -> Self {
         CountWindow {
-            next: AtomicU64::new(0),
+            next: Line::default(),
+            blocks: (shards > 1).then(|| Blocks::new(calls, shards)),
             total: AtomicU64::new(NOTHING),
             ring: (0..calls.max(1)).map(|_| AtomicU8::new(0)).collect(),
         }
     }
 
-    fn record(&self, Entry(entry): Entry) {
-        let place = self.next.fetch_add(1, Relaxed) % self.ring.len() as u64;
+    #[inline]
+    fn record(&self, entry: Entry) {
+        match &self.blocks {
+            None => self.write(self.next.0.fetch_add(1, Relaxed), entry),
+            Some(blocks) => self.write(blocks.place(thread(), &self.next.0), entry),
+        }
+    }
+
+    fn write(&self, place: u64, Entry(entry): Entry) {
         // In bounds: it is a remainder of the length, which came from a u32.
-        let Some(slot) = self.ring.get(place as usize) else { return };
+        let Some(slot) = self.ring.get((place % self.ring.len() as u64) as usize) else { return };
         // A success over a success changes nothing, and that is nearly every call.
         if slot.load(Relaxed) != entry {
             self.put(slot, entry);
@@ -173,7 +205,7 @@ impl CountWindow {
 
     fn copy_to(&self, new: &CountWindow) {
         let len = self.ring.len() as u64;
-        let next = self.next.load(Relaxed);
+        let next = self.next.0.load(Relaxed);
         let kept = len.min(new.ring.len() as u64);
         // The oldest of the kept ones first; places that were never written hold no call.
         for back in (1..=kept).rev() {
@@ -323,7 +355,7 @@ mod tests {
         fn a_count_window_holds_exactly_the_last_calls(
             size in 1_u32..40, entries in prop::collection::vec(entry(), 0..200),
         ) {
-            let window = CountWindow::new(size);
+            let window = CountWindow::new(size, 1);
             for entry in &entries {
                 window.record(*entry);
             }
@@ -339,11 +371,11 @@ mod tests {
             entries in prop::collection::vec(entry(), 0..100),
             more in prop::collection::vec(entry(), 0..50),
         ) {
-            let window = CountWindow::new(size);
+            let window = CountWindow::new(size, 1);
             for entry in &entries {
                 window.record(*entry);
             }
-            let new = CountWindow::new(other);
+            let new = CountWindow::new(other, 1);
             window.copy_to(&new);
             let mut kept: VecDeque<Entry> =
                 entries.iter().rev().take(size.min(other) as usize).rev().copied().collect();
@@ -357,6 +389,34 @@ mod tests {
                 }
                 prop_assert_eq!(new.counts(), count(&kept));
             }
+        }
+
+        /// Threads are told apart by number here, so that every order of them can be had.
+        #[test]
+        fn a_window_in_shards_is_off_by_no_more_than_it_says(
+            size in 16_u32..200, shards in 2_u32..9,
+            calls in prop::collection::vec((0_usize..12, prop::bool::weighted(0.4)), 0..600),
+        ) {
+            prop_assume!(size >= 8 * shards);
+            let window = CountWindow::new(size, shards);
+            let blocks = window.blocks.as_ref().unwrap();
+            let (n, error) = (size as usize, super::super::shards::error(size) as usize);
+            let mut failed = Vec::new();
+            for (thread, fails) in calls {
+                window.write(blocks.place(thread, &window.next.0), Entry::new(fails, false));
+                failed.push(fails);
+                let last = |k: usize| failed.iter().rev().take(k).filter(|fails| **fails).count();
+                let counts = window.counts();
+                let (calls, failures) = (counts.calls as usize, counts.failures as usize);
+                prop_assert!(calls <= n && calls + error >= failed.len().min(n), "{} calls", calls);
+                prop_assert!(failures + 2 * error >= last(n), "{} of {}", failures, last(n));
+                prop_assert!(failures <= last(n + error) + error, "{} of {}", failures, last(n + error));
+            }
+            // One thread, the others idle in the middle of their blocks: it decides alone.
+            for _ in 0..n + error {
+                window.write(blocks.place(0, &window.next.0), Entry::new(true, false));
+            }
+            prop_assert!(window.counts().failures as usize >= n - error);
         }
 
         #[test]
@@ -405,12 +465,32 @@ mod tests {
     }
 
     #[test]
+    fn a_time_window_in_shards_holds_what_all_of_them_hold() {
+        let kind = spec::Window::Time(Duration::from_secs(1));
+        let window = Window::empty(kind, 3);
+        std::thread::scope(|scope| {
+            for _ in 0..5 {
+                scope.spawn(|| (0..100).for_each(|n| window.record(n, Entry::new(n % 4 == 0, false))));
+            }
+        });
+        let all = Counts { calls: 500, failures: 125, slow: 0 };
+        assert_eq!(window.counts(100), all);
+        assert_eq!(window.resampled(kind, 1, 100).unwrap().counts(100), all);
+        window.clear();
+        assert_eq!(window.counts(100), Counts::default());
+    }
+
+    #[test]
     fn writers_side_by_side_leave_the_total_that_the_ring_has() {
         // Small on purpose: writers overtake each other by whole rounds.
-        let window = CountWindow::new(3);
+        for window in [CountWindow::new(3, 1), CountWindow::new(16, 2)] {
+            side_by_side(&window);
+        }
+    }
+
+    fn side_by_side(window: &CountWindow) {
         std::thread::scope(|scope| {
             for thread in 0..4_u32 {
-                let window = &window;
                 scope.spawn(move || {
                     for i in 0..20_000_u32 {
                         window.record(Entry::new((i + thread) % 3 == 0, i % 5 == 0));
@@ -425,7 +505,7 @@ mod tests {
     #[test]
     fn a_correction_that_comes_first_borrows_nothing() {
         // What a writer takes out before another has put in what it replaced: both are under way at this moment.
-        let window = CountWindow::new(1);
+        let window = CountWindow::new(1, 1);
         let bad = packed(Entry::new(true, true).0);
         window.total.fetch_sub(bad, Relaxed);
         assert_eq!(window.counts(), Counts::default());
@@ -437,11 +517,11 @@ mod tests {
 
     #[test]
     fn a_window_at_the_end_of_time_overflows_nothing() {
-        let window = Window::empty(spec::Window::Time(Duration::from_millis(100)));
+        let window = Window::empty(spec::Window::Time(Duration::from_millis(100)), 1);
         window.record(u64::MAX, Entry::new(true, true));
         assert_eq!(window.counts(u64::MAX), Counts { calls: 1, failures: 1, slow: 1 });
-        let other = window.resampled(spec::Window::Time(Duration::from_secs(3_600)), u64::MAX).unwrap();
+        let other = window.resampled(spec::Window::Time(Duration::from_secs(3_600)), 3, u64::MAX).unwrap();
         assert_eq!(other.counts(u64::MAX), Counts { calls: 1, failures: 1, slow: 1 });
-        assert!(window.resampled(spec::Window::Count(5), 0).is_none());
+        assert!(window.resampled(spec::Window::Count(5), 1, 0).is_none());
     }
 }

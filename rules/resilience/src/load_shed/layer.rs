@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -14,54 +13,50 @@ use super::state::Sample;
 use crate::call::Call;
 use crate::outcome::{Classify, Outcome};
 use crate::refusal::{Failed, Refusal, judge};
+use crate::switch::Switch;
 
 impl LoadShed {
     /// A layer that sheds around any service of [`Call`]s. `classify` says which answers are those of an overloaded
     /// callee.
     pub fn layer<C>(&self, classify: C) -> LoadShedLayer<C> {
-        LoadShedLayer { shed: self.clone(), classify: Arc::new(classify) }
+        LoadShedLayer::new(Switch::new(Some(self.clone())), classify)
     }
 }
 
 /// Sheds around a service; made by [`LoadShed::layer`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LoadShedLayer<C> {
-    shed: LoadShed,
-    classify: Arc<C>,
+    shed: Switch<LoadShed>,
+    classify: C,
 }
 
-impl<C> Clone for LoadShedLayer<C> {
-    fn clone(&self) -> Self {
-        LoadShedLayer { shed: self.shed.clone(), classify: Arc::clone(&self.classify) }
+impl<C> LoadShedLayer<C> {
+    /// A layer that sheds while `shed` is on.
+    pub const fn new(shed: Switch<LoadShed>, classify: C) -> Self {
+        LoadShedLayer { shed, classify }
     }
 }
 
-impl<C, S> Layer<S> for LoadShedLayer<C> {
+impl<C: Clone, S> Layer<S> for LoadShedLayer<C> {
     type Service = Shedding<C, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Shedding { shed: self.shed.clone(), classify: Arc::clone(&self.classify), inner }
+        Shedding { shed: self.shed.clone(), classify: self.classify.clone(), inner }
     }
 }
 
 /// A service that is begun only with a permit; made by [`LoadShedLayer`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Shedding<C, S> {
-    shed: LoadShed,
-    classify: Arc<C>,
+    shed: Switch<LoadShed>,
+    classify: C,
     inner: S,
-}
-
-impl<C, S: Clone> Clone for Shedding<C, S> {
-    fn clone(&self) -> Self {
-        Shedding { shed: self.shed.clone(), classify: Arc::clone(&self.classify), inner: self.inner.clone() }
-    }
 }
 
 impl<C, S, R, E> Service<Call<R>> for Shedding<C, S>
 where
     S: Service<Call<R>, Error = Failed<E>> + Clone,
-    C: Classify<S::Response, E>,
+    C: Classify<S::Response, E> + Clone,
 {
     type Response = S::Response;
     type Error = Failed<E>;
@@ -73,19 +68,34 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let facts = &call.facts;
-        let step = match self.shed.begin(facts.now, facts.priority, facts.deadline) {
-            Ok(Begun::Admitted(guard)) => {
-                Step::UnderWay { guard: Some(guard), future: self.inner.call(call) }
-            }
+        let Some(shed) = self.shed.refresh() else {
+            return SheddingFuture { step: Step::UnderWay { future: self.inner.call(call), measured: None } };
+        };
+        let measured = match shed.begin(call.facts.now, call.facts.priority, call.facts.deadline) {
+            Ok(Begun::Admitted(guard)) => Some(Measured { guard, classify: self.classify.clone() }),
             // With a service of its own: the one that is ready now serves the next call, which may not wait.
             Ok(Begun::Waiting(waits)) => {
-                Step::Waiting { waits, service: Some(self.inner.clone()), call: Some(call) }
+                let (service, classify) = (self.inner.clone(), self.classify.clone());
+                let asked = Some(Asked { service, call, classify });
+                return SheddingFuture { step: Step::Waiting { waits, asked } };
             }
-            Err(refusal) => Step::Refused { refusal: Some(refusal) },
+            Err(refusal) => return SheddingFuture { step: Step::Refused { refusal: Some(refusal) } },
         };
-        SheddingFuture { step, classify: Arc::clone(&self.classify) }
+        SheddingFuture { step: Step::UnderWay { future: self.inner.call(call), measured } }
     }
+}
+
+/// What a call that waits keeps.
+struct Asked<C, S, R> {
+    service: S,
+    call: Call<R>,
+    classify: C,
+}
+
+/// What a call under way keeps.
+struct Measured<C> {
+    guard: Guard,
+    classify: C,
 }
 
 pin_project! {
@@ -95,18 +105,17 @@ pin_project! {
         S: Service<Call<R>>,
     {
         #[pin]
-        step: Step<S, R, S::Future>,
-        classify: Arc<C>,
+        step: Step<C, S, R, S::Future>,
     }
 }
 
 pin_project! {
     #[project = Steps]
-    enum Step<S, R, F> {
+    enum Step<C, S, R, F> {
         Refused { refusal: Option<Refusal> },
-        Waiting { #[pin] waits: Waits, service: Option<S>, call: Option<Call<R>> },
-        Readying { guard: Option<Guard>, service: Option<S>, call: Option<Call<R>> },
-        UnderWay { guard: Option<Guard>, #[pin] future: F },
+        Waiting { #[pin] waits: Waits, asked: Option<Asked<C, S, R>> },
+        Readying { guard: Option<Guard>, asked: Option<Asked<C, S, R>> },
+        UnderWay { #[pin] future: F, measured: Option<Measured<C>> },
         Over,
     }
 }
@@ -122,35 +131,37 @@ where
         let mut this = self.project();
         loop {
             let step = match this.step.as_mut().project() {
-                Steps::UnderWay { guard, future } => {
+                Steps::UnderWay { measured, future } => {
                     let result = ready!(future.poll(cx));
-                    if let Some(guard) = guard.take() {
-                        guard.finish(sample_of(judge(&**this.classify, &result)));
+                    if let Some(Measured { guard, classify }) = measured.take() {
+                        guard.finish(sample_of(judge(&classify, &result)));
                     }
-                    this.step.set(Step::Over);
                     return Poll::Ready(result);
                 }
-                Steps::Waiting { waits, service, call } => match ready!(waits.poll(cx)) {
+                Steps::Waiting { waits, asked } => match ready!(waits.poll(cx)) {
                     Ok(guard) => {
-                        let mut call = call.take();
-                        if let Some(call) = &mut call {
+                        let mut asked = asked.take();
+                        if let Some(Asked { call, .. }) = &mut asked {
                             call.facts.now = guard.began();
                         }
-                        Step::Readying { guard: Some(guard), service: service.take(), call }
+                        Step::Readying { guard: Some(guard), asked }
                     }
                     Err(refusal) => Step::Refused { refusal: Some(refusal) },
                 },
-                Steps::Readying { guard, service, call } => {
-                    let (Some(ready), Some(_)) = (service.as_mut(), call.as_ref()) else {
-                        return Poll::Pending;
-                    };
-                    if let Err(error) = ready!(ready.poll_ready(cx)) {
+                Steps::Readying { guard, asked } => {
+                    let Some(waiting) = asked.as_mut() else { return Poll::Pending };
+                    if let Err(error) = ready!(waiting.service.poll_ready(cx)) {
                         this.step.set(Step::Over);
                         return Poll::Ready(Err(error));
                     }
-                    match call.take() {
-                        Some(call) => Step::UnderWay { guard: guard.take(), future: ready.call(call) },
-                        None => return Poll::Pending,
+                    let (Some(Asked { mut service, call, classify }), Some(guard)) =
+                        (asked.take(), guard.take())
+                    else {
+                        return Poll::Pending;
+                    };
+                    Step::UnderWay {
+                        measured: Some(Measured { guard, classify }),
+                        future: service.call(call),
                     }
                 }
                 Steps::Refused { refusal } => match refusal.take() {

@@ -13,9 +13,8 @@ mod queue;
 pub use gradient::{Gradient, Sample};
 pub use queue::{GivenUp, Ticket};
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use mainstay_envelope::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use mainstay_envelope::sync::{Mutex, MutexGuard, PoisonError};
 use mainstay_envelope::{Deadline, Monotonic, Priority};
 
 use super::spec::{Checked, Limit};
@@ -200,6 +199,8 @@ pub struct State<W> {
     limit: AtomicU32,
     adaptive: Mutex<Option<Gradient>>,
     queue: Mutex<Queue<W>>,
+    /// Whether anybody may wait at all.
+    has_queue: AtomicBool,
     /// Drawn once, when the state was made.
     seed: u64,
 }
@@ -227,6 +228,7 @@ impl<W> State<W> {
             limit: AtomicU32::new(limit),
             adaptive: Mutex::new(adaptive),
             queue: Mutex::new(Queue::new(spec)),
+            has_queue: AtomicBool::new(spec.queue > 0),
             seed,
         }
     }
@@ -249,6 +251,13 @@ impl<W> State<W> {
         }
         if self.take_free(|counts| waiting(counts) == 0) {
             return Entered::Admitted(Permit { began: now });
+        }
+        // Without a place to wait in, no waiter is made and no lock taken: a refusal has to be cheap.
+        if !self.has_queue.load(Ordering::Acquire) {
+            let room = self.room(self.counts.load(Ordering::Acquire));
+            if let (0, Place::Refused(refused)) = (room.waiting, room.decide(priority)) {
+                return Entered::Refused(refused, room);
+            }
         }
         self.enter_queue(now, priority, deadline, waiter)
     }
@@ -358,6 +367,7 @@ impl<W> State<W> {
             }
         };
         self.limit.store(limit, Ordering::Release);
+        self.has_queue.store(spec.queue > 0, Ordering::Release);
         self.queue().reconfigure(spec);
     }
 

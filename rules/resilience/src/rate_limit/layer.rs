@@ -1,5 +1,6 @@
 //! The tower glue of the limits that refuse and never wait.
 
+use std::borrow::Borrow;
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::hash::{Hash, RandomState};
@@ -15,10 +16,11 @@ use tower_service::Service;
 
 use super::spec::{Checked, Kind};
 use super::state::{Denied, Keyed, Taken, TokenBucket};
-use crate::call::Call;
+use crate::call::{Call, Describe};
 use crate::invalid::Invalid;
 use crate::refusal::{Failed, Refusal, Rule, Why};
 use crate::scope::Scope;
+use crate::switch::Switch;
 
 /// Decides on a call at once, from what is known of it.
 pub trait Admit<R> {
@@ -26,7 +28,7 @@ pub trait Admit<R> {
     ///
     /// # Errors
     /// The refusal. Nothing was taken for the call then.
-    fn admit(&self, call: &Call<R>) -> Result<(), Refusal>;
+    fn admit(&mut self, call: &Call<R>) -> Result<(), Refusal>;
 }
 
 /// A limit on everything that goes through one place: live, shared by its clones.
@@ -61,8 +63,17 @@ impl RateLimit {
     /// [`Invalid`] for the settings of a queue: use a [`Pacer`](super::Pacer).
     pub fn new(scope: &Arc<Scope>, settings: Checked) -> Result<Self, Invalid> {
         refuses(&settings)?;
+        Ok(Self::of(scope, settings))
+    }
+
+    /// Of settings that are known not to be a queue's.
+    pub(crate) fn of(scope: &Arc<Scope>, settings: Checked) -> Self {
         let limit = TokenBucket::new(&settings);
-        Ok(RateLimit { shared: Arc::new(Shared { scope: Arc::clone(scope), limit }) })
+        RateLimit { shared: Arc::new(Shared { scope: Arc::clone(scope), limit }) }
+    }
+
+    pub(crate) fn change(&self, settings: Checked) {
+        self.shared.limit.reconfigure(&settings, self.shared.scope.now());
     }
 
     /// Takes `cost` permits at `now`, a reading of the policy's clock.
@@ -85,7 +96,7 @@ impl RateLimit {
     /// [`Invalid`] for the settings of a queue; nothing is changed then.
     pub fn reconfigure(&self, settings: Checked) -> Result<(), Invalid> {
         refuses(&settings)?;
-        self.shared.limit.reconfigure(&settings, self.shared.scope.now());
+        self.change(settings);
         Ok(())
     }
 
@@ -96,8 +107,19 @@ impl RateLimit {
 }
 
 impl<R> Admit<R> for RateLimit {
-    fn admit(&self, call: &Call<R>) -> Result<(), Refusal> {
+    fn admit(&mut self, call: &Call<R>) -> Result<(), Refusal> {
         self.take(call.facts.now, 1)
+    }
+}
+
+/// Off, it admits everything.
+impl<R> Admit<R> for Switch<RateLimit> {
+    #[inline]
+    fn admit(&mut self, call: &Call<R>) -> Result<(), Refusal> {
+        match self.refresh() {
+            None => Ok(()),
+            Some(limit) => limit.take(call.facts.now, 1),
+        }
     }
 }
 
@@ -113,20 +135,34 @@ impl<K: Hash + Eq + Clone> KeyedRateLimit<K> {
     /// [`Invalid`] for the settings of a queue: it has no keys.
     pub fn new(scope: &Arc<Scope>, settings: Checked) -> Result<Self, Invalid> {
         refuses(&settings)?;
-        // Keys come from strangers, so the hash has a secret. It decides where a key is kept, never how much it gets.
-        let limit = Keyed::new(&settings, RandomState::new());
-        Ok(KeyedRateLimit { shared: Arc::new(Shared { scope: Arc::clone(scope), limit }) })
+        Ok(Self::of(scope, settings))
     }
 
-    /// Takes `cost` permits of `key` at `now`, a reading of the policy's clock.
+    /// Of settings that are known not to be a queue's.
+    pub(crate) fn of(scope: &Arc<Scope>, settings: Checked) -> Self {
+        // Keys come from strangers, so the hash has a secret. It decides where a key is kept, never how much it gets.
+        let limit = Keyed::new(&settings, RandomState::new());
+        KeyedRateLimit { shared: Arc::new(Shared { scope: Arc::clone(scope), limit }) }
+    }
+
+    pub(crate) fn change(&self, settings: Checked) {
+        self.shared.limit.reconfigure(&settings, self.shared.scope.now());
+    }
+
+    /// Takes `cost` permits of `key` at `now`, a reading of the policy's clock. The key may be borrowed: it is cloned
+    /// when it is seen for the first time.
     ///
     /// # Errors
     /// The refusal, with the exact time after which the same is admitted if the key takes no other permit.
-    pub fn take(&self, now: Monotonic, key: &K, cost: u32) -> Result<(), Refusal> {
+    pub fn take<Q>(&self, now: Monotonic, key: &Q, cost: u32) -> Result<(), Refusal>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
         let Shared { scope, limit } = &*self.shared;
         let taken = limit.take_explained(now, key, cost);
         let who = if taken.result.is_err() || scope.recorder().keeps_all() {
-            scope.recorder().redacted(key)
+            scope.recorder().redacted(&key)
         } else {
             0
         };
@@ -134,7 +170,11 @@ impl<K: Hash + Eq + Clone> KeyedRateLimit<K> {
     }
 
     /// Whole permits that are there for `key` at `now`.
-    pub fn left(&self, now: Monotonic, key: &K) -> u32 {
+    pub fn left<Q>(&self, now: Monotonic, key: &Q) -> u32
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         self.shared.limit.left(now, key)
     }
 
@@ -149,7 +189,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimit<K> {
     /// [`Invalid`] for the settings of a queue; nothing is changed then.
     pub fn reconfigure(&self, settings: Checked) -> Result<(), Invalid> {
         refuses(&settings)?;
-        self.shared.limit.reconfigure(&settings, self.shared.scope.now());
+        self.change(settings);
         Ok(())
     }
 
@@ -192,13 +232,38 @@ impl<K, F> Debug for By<K, F> {
 }
 
 impl<R, K: Hash + Eq + Clone, F: Fn(&R) -> K> Admit<R> for By<K, F> {
-    fn admit(&self, call: &Call<R>) -> Result<(), Refusal> {
-        self.limit.take(call.facts.now, &(self.key)(&call.request), 1)
+    fn admit(&mut self, call: &Call<R>) -> Result<(), Refusal> {
+        self.limit.take::<K>(call.facts.now, &(self.key)(&call.request), 1)
+    }
+}
+
+/// A limit for each identity that `describe` tells; off, it admits everything. Whoever has none shares one bucket with all
+/// others who have none.
+#[derive(Debug, Clone)]
+pub struct ByIdentity<D> {
+    limit: Switch<KeyedRateLimit<String>>,
+    describe: D,
+}
+
+impl<D> ByIdentity<D> {
+    /// By what `describe` tells.
+    pub const fn new(limit: Switch<KeyedRateLimit<String>>, describe: D) -> Self {
+        ByIdentity { limit, describe }
+    }
+}
+
+impl<R, D: Describe<R>> Admit<R> for ByIdentity<D> {
+    #[inline]
+    fn admit(&mut self, call: &Call<R>) -> Result<(), Refusal> {
+        let Some(limit) = self.limit.refresh() else { return Ok(()) };
+        // An identity is never empty, so this is nobody's.
+        let who = self.describe.identity(&call.request).unwrap_or("");
+        limit.take(call.facts.now, who, 1)
     }
 }
 
 /// A setting that these limits can't enforce is refused, not ignored.
-fn refuses(settings: &Checked) -> Result<(), Invalid> {
+pub(crate) fn refuses(settings: &Checked) -> Result<(), Invalid> {
     if settings.spec().kind == Kind::LeakyQueue {
         let given = "a leaky queue".to_owned();
         let problem = "this limit refuses and never queues";
@@ -237,6 +302,13 @@ pub struct RateLimitLayer<A> {
     admit: A,
 }
 
+impl<A> RateLimitLayer<A> {
+    /// A layer that lets through what `admit` admits.
+    pub const fn new(admit: A) -> Self {
+        RateLimitLayer { admit }
+    }
+}
+
 impl<A: Clone, S> Layer<S> for RateLimitLayer<A> {
     type Service = RateLimited<A, S>;
 
@@ -265,12 +337,19 @@ where
         self.inner.poll_ready(cx)
     }
 
+    // Not inlined: only the future of a call that is one is made where it stays, and this one is the largest of a stack but
+    // for its timeout's.
+    #[inline(never)]
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let step = match self.admit.admit(&call) {
-            Ok(()) => Step::Called { future: self.inner.call(call) },
-            Err(refusal) => Step::Refused { refusal: Some(refusal) },
-        };
-        RateLimitedFuture { step, error: PhantomData }
+        // Each future is made where it is returned: one that is made first and put in later is copied.
+        match self.admit.admit(&call) {
+            Ok(()) => {
+                RateLimitedFuture { step: Step::Called { future: self.inner.call(call) }, error: PhantomData }
+            }
+            Err(refusal) => {
+                RateLimitedFuture { step: Step::Refused { refusal: Some(refusal) }, error: PhantomData }
+            }
+        }
     }
 }
 

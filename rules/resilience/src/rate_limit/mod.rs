@@ -41,10 +41,16 @@ mod spec;
 mod state;
 
 #[cfg(feature = "rate-limit")]
-pub use layer::{Admit, By, KeyedRateLimit, RateLimit, RateLimitLayer, RateLimited, RateLimitedFuture};
+pub use layer::{
+    Admit, By, ByIdentity, KeyedRateLimit, RateLimit, RateLimitLayer, RateLimited, RateLimitedFuture,
+};
 #[cfg(feature = "rate-limit")]
 pub use pacing::{Paced, PacedFuture, Pacer, PacingLayer};
 pub use spec::{
     Checked, Kind, LARGEST_QUEUE, LONGEST_REFILL, MOST_KEYS, SHORTEST_DEPARTURE, SHORTEST_INTERVAL, Spec,
 };
-pub use state::{Denied, Joined, Keyed, LeakyMeter, NotQueued, Queue, Taken, Ticket, TokenBucket, replay};
+pub use state::{
+    Denied, Joined, Keyed, LeakyMeter, Line, NotQueued, Queue, Taken, Ticket, TokenBucket, question, replay,
+};
+#[cfg(feature = "stack")]
+pub(crate) use {layer::refuses, pacing::queues};

@@ -13,11 +13,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::spec::{Checked, Kind};
-use super::state::{Joined, NotQueued, Queue, Ticket};
+use super::state::{Joined, NotQueued, Queue, Ticket, question};
 use crate::call::Call;
 use crate::invalid::Invalid;
+use crate::record::nanos;
 use crate::refusal::{Failed, Refusal, Rule, Why};
 use crate::scope::Scope;
+use crate::switch::Switch;
 
 /// Lets calls go one interval apart, in the order they came: live, shared by its clones.
 ///
@@ -55,8 +57,19 @@ impl Pacer {
     /// [`Invalid`] for settings that are not those of a queue: use a [`RateLimit`](super::RateLimit).
     pub fn new(scope: &Arc<Scope>, settings: Checked) -> Result<Self, Invalid> {
         queues(&settings)?;
+        Ok(Self::of(scope, settings))
+    }
+
+    /// Of settings that are known to be a queue's.
+    pub(crate) fn of(scope: &Arc<Scope>, settings: Checked) -> Self {
         let queue = Mutex::new(Queue::new(&settings));
-        Ok(Pacer { shared: Arc::new(Shared { scope: Arc::clone(scope), queue }) })
+        Pacer { shared: Arc::new(Shared { scope: Arc::clone(scope), queue }) }
+    }
+
+    pub(crate) fn change(&self, settings: Checked) {
+        let now = self.shared.scope.now();
+        self.shared.queue().reconfigure(&settings, now);
+        self.shared.let_go(now);
     }
 
     /// Waits for its turn. Cancel it by dropping the future: the place goes to the next.
@@ -81,19 +94,18 @@ impl Pacer {
     /// [`Invalid`] for settings that are not those of a queue; nothing is changed then.
     pub fn reconfigure(&self, settings: Checked) -> Result<(), Invalid> {
         queues(&settings)?;
-        let now = self.shared.scope.now();
-        self.shared.queue().reconfigure(&settings, now);
-        self.shared.let_go(now);
+        self.change(settings);
         Ok(())
     }
 
     /// A layer that paces any service of [`Call`]s.
     pub fn layer(&self) -> PacingLayer {
-        PacingLayer { pacer: self.clone() }
+        PacingLayer::new(Switch::new(Some(self.clone())))
     }
 }
 
-fn queues(settings: &Checked) -> Result<(), Invalid> {
+/// And one that a pacer can't.
+pub(crate) fn queues(settings: &Checked) -> Result<(), Invalid> {
     if settings.spec().kind == Kind::LeakyQueue {
         return Ok(());
     }
@@ -105,7 +117,14 @@ fn queues(settings: &Checked) -> Result<(), Invalid> {
 impl Shared {
     /// None: go now.
     fn join(self: &Arc<Self>, now: Monotonic, deadline: Option<Deadline>) -> Result<Option<Turn>, Refusal> {
-        let joined = self.queue().join(now, deadline, || None);
+        let mut queue = self.queue();
+        let line = queue.line();
+        let joined = queue.join(now, deadline, || None);
+        drop(queue);
+        let refuse = |not: NotQueued, why| {
+            let inputs = line.inputs(deadline);
+            self.scope.refuse(Rule::RateLimit, question::JOIN, now, inputs, not.verdict(), why)
+        };
         match joined {
             Ok(Joined::Now) => Ok(None),
             Ok(Joined::Waiting(ticket, turn)) => {
@@ -114,22 +133,15 @@ impl Shared {
                 let sleep = sleep(turn.saturating_since(now));
                 Ok(Some(Turn { place, deadline, sleep, is_over: false }))
             }
-            Err(NotQueued::Full { retry_after }) => {
+            Err(not @ NotQueued::Full { retry_after }) => {
                 let capacity = u32::try_from(self.queue().len()).unwrap_or(u32::MAX);
-                let why = Why::QueueFull { capacity };
-                Err(self.refuse(now, retry_after, why).after(retry_after))
+                Err(refuse(not, Why::QueueFull { capacity }).after(retry_after))
             }
-            Err(NotQueued::TurnTooLate { turn_in }) if turn_in.is_zero() => {
-                Err(self.refuse(now, turn_in, Why::DeadlineReached))
+            Err(not @ NotQueued::TurnTooLate { turn_in }) if turn_in.is_zero() => {
+                Err(refuse(not, Why::DeadlineReached))
             }
-            Err(NotQueued::TurnTooLate { turn_in }) => Err(self.refuse(now, turn_in, Why::TurnTooLate)),
+            Err(not @ NotQueued::TurnTooLate { .. }) => Err(refuse(not, Why::TurnTooLate)),
         }
-    }
-
-    /// Question 1: a call is not queued. Input: the nanoseconds after which there would be a turn, or a place.
-    fn refuse(&self, now: Monotonic, after: Duration, why: Why) -> Refusal {
-        let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-        self.scope.refuse(Rule::RateLimit, 1, now, [after, 0, 0, 0, 0, 0, 0], 1, why)
     }
 
     /// Lets go who is due, and has the new first one look when its turn is.
@@ -199,12 +211,12 @@ impl Future for Turn {
                 drop(queue);
                 *this.is_over = true;
                 // A timer that was late, or a task: what nobody waits for is not begun.
-                let is_late = this.deadline.is_some_and(|deadline| deadline.reading() <= now);
-                return Poll::Ready(if is_late {
-                    Err(shared.refuse(now, Duration::ZERO, Why::DeadlineReached))
-                } else {
-                    Ok(now)
-                });
+                let late = this.deadline.filter(|deadline| deadline.reading() <= now);
+                return Poll::Ready(late.map_or(Ok(now), |deadline| {
+                    let inputs = [nanos(deadline.reading()), 0, 0, 0, 0, 0, 0];
+                    let why = Why::DeadlineReached;
+                    Err(shared.scope.refuse(Rule::RateLimit, question::TURN, now, inputs, 1, why))
+                }));
             };
             *waker = Some(cx.waker().clone());
             drop(queue);
@@ -219,7 +231,14 @@ impl Future for Turn {
 /// Paces a service; made by [`Pacer::layer`].
 #[derive(Debug, Clone)]
 pub struct PacingLayer {
-    pacer: Pacer,
+    pacer: Switch<Pacer>,
+}
+
+impl PacingLayer {
+    /// A layer that paces while `pacer` is on.
+    pub const fn new(pacer: Switch<Pacer>) -> Self {
+        PacingLayer { pacer }
+    }
 }
 
 impl<S> Layer<S> for PacingLayer {
@@ -233,7 +252,7 @@ impl<S> Layer<S> for PacingLayer {
 /// A service whose calls begin one interval apart; made by [`PacingLayer`].
 #[derive(Debug, Clone)]
 pub struct Paced<S> {
-    pacer: Pacer,
+    pacer: Switch<Pacer>,
     inner: S,
 }
 
@@ -251,12 +270,17 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let step = match self.pacer.shared.join(call.facts.now, call.facts.deadline) {
-            Ok(None) => Step::UnderWay { future: self.inner.call(call) },
-            Ok(Some(turn)) => Step::Waiting { turn, service: Some(self.inner.clone()), call: Some(call) },
-            Err(refusal) => Step::Refused { refusal: Some(refusal) },
+        let Some(pacer) = self.pacer.refresh() else {
+            return PacedFuture { step: Step::UnderWay { future: self.inner.call(call) } };
         };
-        PacedFuture { step }
+        match pacer.shared.join(call.facts.now, call.facts.deadline) {
+            Ok(None) => PacedFuture { step: Step::UnderWay { future: self.inner.call(call) } },
+            Ok(Some(turn)) => {
+                let (service, call) = (Some(self.inner.clone()), Some(call));
+                PacedFuture { step: Step::Waiting { turn, service, call } }
+            }
+            Err(refusal) => PacedFuture { step: Step::Refused { refusal: Some(refusal) } },
+        }
     }
 }
 

@@ -14,13 +14,13 @@ mod queue;
 
 pub use keyed::Keyed;
 pub use meter::LeakyMeter;
-pub use queue::{Joined, NotQueued, Queue, Ticket};
+pub use queue::{Joined, Line, NotQueued, Queue, Ticket};
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mainstay_envelope::Monotonic;
+use mainstay_envelope::sync::atomic::{AtomicU64, Ordering};
+use mainstay_envelope::sync::{Mutex, PoisonError};
 
 use super::spec::Checked;
 use crate::record::INPUTS;
@@ -156,8 +156,27 @@ fn verdict(result: Result<(), Denied>) -> u64 {
     }
 }
 
-/// Decides a recorded decision of a bucket again: `at` and `inputs` as recorded. None if they are no bucket's.
-pub fn replay(at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
+/// The questions, as they are recorded.
+pub mod question {
+    /// May it take so many permits?
+    pub const TAKE: u8 = 0;
+    /// Is it refused a place in the queue? Only refusals are recorded.
+    pub const JOIN: u8 = 1;
+    /// Its turn came: is it past its deadline? Only that is recorded.
+    pub const TURN: u8 = 2;
+}
+
+/// Decides a recorded decision again: `question`, `at` and `inputs` as recorded. None if they are no rate limit's.
+pub fn replay(question: u8, at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
+    match question {
+        question::TAKE => replay_take(at, inputs),
+        question::JOIN => queue::replay(at, inputs),
+        question::TURN => Some(u64::from(inputs[0] <= at)),
+        _ => None,
+    }
+}
+
+fn replay_take(at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
     let [full_at, interval, refill, cost, ..] = inputs;
     if interval == 0 || refill > FAR || full_at > 2 * FAR {
         return None;

@@ -1,8 +1,9 @@
 //! The tower glue: keeps a copy of the request, asks the state after a failure, waits, and tries again.
 
+use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -66,6 +67,16 @@ enum Supply {
     Bucket(Arc<Link<Core>>),
 }
 
+impl Supply {
+    /// The call's own.
+    fn tokens(&self) -> Option<&RetryTokens> {
+        match self {
+            Supply::Tokens(tokens) => Some(tokens),
+            Supply::Bucket(_) => None,
+        }
+    }
+}
+
 impl Budget for Supply {
     fn begin(&self) {
         match self {
@@ -98,22 +109,44 @@ impl<C, D> RetryLayer<C, D> {
     }
 }
 
-impl<S, C: Clone, D: Clone> Layer<S> for RetryLayer<C, D> {
+impl<S: Clone, C: Clone, D: Clone> Layer<S> for RetryLayer<C, D> {
     type Service = RetryService<S, C, D>;
 
     fn layer(&self, inner: S) -> Self::Service {
         let RetryLayer { retries, classify, describe } = self.clone();
-        RetryService { inner, retries, classify, describe }
+        let again = retries.map(|retries| {
+            let scope = Arc::clone(&retries.0.get().scope);
+            let spare = Mutex::new((inner.clone(), describe.clone()));
+            (retries, Arc::new(Again { scope, spare }))
+        });
+        RetryService { inner, again, classify, describe }
     }
 }
 
+/// What second tries are made with. Nearly no call makes one, so each call holds a reference and not a copy.
+struct Again<S, D> {
+    scope: Arc<Scope>,
+    /// Locked for as long as it takes to clone it: what is behind it need not be shareable by itself.
+    spare: Mutex<(S, D)>,
+}
+
 /// A service whose failures are tried again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RetryService<S, C, D> {
     inner: S,
-    retries: Option<Retries>,
+    again: Option<(Retries, Arc<Again<S, D>>)>,
     classify: C,
     describe: D,
+}
+
+impl<S: Debug, C: Debug, D> Debug for RetryService<S, C, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RetryService { inner, again, classify, .. } = self;
+        let retries = again.as_ref().map(|(retries, _)| retries);
+        let mut shown = f.debug_struct("RetryService");
+        shown.field("inner", inner).field("retries", &retries).field("classify", classify);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl<R, T, E, S, C, D> Service<Call<R>> for RetryService<S, C, D>
@@ -131,49 +164,52 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let Some(retries) = &mut self.retries else {
-            return ResponseFuture { inner: Inner::Once { future: self.inner.call(call) } };
+        let Some((retries, again)) = &mut self.again else {
+            return ResponseFuture {
+                step: Step::Trying { future: self.inner.call(call) },
+                next: None,
+                kept: None,
+            };
         };
         let link = retries.0.refresh();
         let settings = link.value().settings;
         if settings.spec().max_attempts == 1 {
-            return ResponseFuture { inner: Inner::Once { future: self.inner.call(call) } };
+            return ResponseFuture {
+                step: Step::Trying { future: self.inner.call(call) },
+                next: None,
+                kept: None,
+            };
         }
-        let budget = match &call.facts.tokens {
-            Some(tokens) => Supply::Tokens(tokens.clone()),
+        let mut facts = call.facts.clone();
+        let budget = match facts.tokens.take() {
+            Some(tokens) => Supply::Tokens(tokens),
             None => Supply::Bucket(Arc::clone(link)),
         };
-        let state = State::new(settings, call.facts.now, call.facts.deadline, budget);
+        let state = State::new(settings, facts.now, facts.deadline, budget);
         let Some(copy) = self.describe.repeat(&call.request) else {
-            return ResponseFuture { inner: Inner::Once { future: self.inner.call(call) } };
+            return ResponseFuture {
+                step: Step::Trying { future: self.inner.call(call) },
+                next: None,
+                kept: None,
+            };
         };
-        // The one that was made ready goes with the call; this handle goes on with another.
-        let inner = self.inner.clone();
-        let mut service = std::mem::replace(&mut self.inner, inner);
-        let kept = Kept {
-            state,
-            scope: Arc::clone(&link.value().scope),
-            facts: call.facts.clone(),
-            copy: Some(copy),
-            classify: self.classify.clone(),
-            describe: self.describe.clone(),
-        };
-        let step = Step::Trying { future: service.call(call) };
-        ResponseFuture { inner: Inner::Again { step, service, kept } }
+        let (again, classify) = (Arc::clone(again), self.classify.clone());
+        let kept = Kept { state, again, facts, copy: Some(copy), classify };
+        ResponseFuture { step: Step::Trying { future: self.inner.call(call) }, next: None, kept: Some(kept) }
     }
 }
 
 /// What a call keeps for its next try.
-struct Kept<R, C, D> {
+struct Kept<S, R, C, D> {
     state: State<Supply>,
-    scope: Arc<Scope>,
+    again: Arc<Again<S, D>>,
+    /// Of the last try, without the tokens, which are in the state.
     facts: Facts,
     copy: Option<R>,
     classify: C,
-    describe: D,
 }
 
-impl<R, C, D: Describe<R>> Kept<R, C, D> {
+impl<S: Clone, R, C, D: Describe<R> + Clone> Kept<S, R, C, D> {
     /// How long to wait before the next try, or none if there is none.
     fn after<T, E>(&mut self, result: &Result<T, Failed<E>>) -> Option<Duration>
     where
@@ -190,24 +226,36 @@ impl<R, C, D: Describe<R>> Kept<R, C, D> {
     }
 
     fn decide(&mut self, outcome: Outcome, safety: Safety) -> Option<Duration> {
-        let (now, draw) = (self.scope.now(), self.scope.draw());
+        let scope = &self.again.scope;
+        let (now, draw) = (scope.now(), scope.draw());
         let inputs = record::inputs(&self.state, outcome, safety, draw);
         let decision = self.state.after(now, outcome, safety, draw);
         let (inputs, verdict) = record::judged(inputs, decision);
-        self.scope.recorder().notable(Rule::Retry, record::AFTER, now, inputs, verdict);
+        scope.recorder().notable(Rule::Retry, record::AFTER, now, inputs, verdict);
         match decision {
             Decision::RetryAfter(wait) => Some(wait),
             Decision::GiveUp(_) => None,
         }
     }
 
+    /// Who the next tries are made with.
+    fn spare(&self) -> (S, D) {
+        // Only cloned under it, so nothing is half done in there.
+        let mut spare = self.again.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = spare.clone();
+        // A clone's handles are on the present settings; so the spare lets go of those that were replaced.
+        *spare = fresh.clone();
+        fresh
+    }
+
     /// The next try's call.
-    fn next(&mut self) -> Option<Call<R>> {
+    fn call(&mut self, describe: &D) -> Option<Call<R>> {
         let copy = self.copy.take()?;
-        self.copy = self.describe.repeat(&copy);
-        self.facts.now = self.scope.now();
+        self.copy = describe.repeat(&copy);
+        self.facts.now = self.again.scope.now();
         self.facts.attempt = self.facts.attempt.saturating_add(1);
-        Some(Call { request: copy, facts: self.facts.clone() })
+        let tokens = self.state.budget().tokens().cloned();
+        Some(Call { request: copy, facts: Facts { tokens, ..self.facts.clone() } })
     }
 }
 
@@ -235,64 +283,32 @@ pin_project! {
 pin_project! {
     /// The answer of the last try.
     pub struct ResponseFuture<S, R, F, C, D> {
+        // Where it is.
         #[pin]
-        inner: Inner<S, R, F, C, D>,
-    }
-}
-
-pin_project! {
-    #[project = Project]
-    enum Inner<S, R, F, C, D> {
-        // There is one try.
-        Once {
-            // It.
-            #[pin]
-            future: F,
-        },
-        // There may be more.
-        Again {
-            // Where it is.
-            #[pin]
-            step: Step<F>,
-            // Who is called.
-            service: S,
-            // What the next try needs.
-            kept: Kept<R, C, D>,
-        },
+        step: Step<F>,
+        // Who is called next, once there is a second try.
+        next: Option<(S, D)>,
+        // What the next try needs; none if there is none whatever comes.
+        kept: Option<Kept<S, R, C, D>>,
     }
 }
 
 impl<S, R, C, D, T, E> Future for ResponseFuture<S, R, S::Future, C, D>
 where
-    S: Service<Call<R>, Response = T, Error = Failed<E>>,
+    S: Service<Call<R>, Response = T, Error = Failed<E>> + Clone,
     C: Classify<T, E>,
-    D: Describe<R>,
+    D: Describe<R> + Clone,
 {
     type Output = Result<T, Failed<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<S, R, C, D, T, E> Future for Inner<S, R, S::Future, C, D>
-where
-    S: Service<Call<R>, Response = T, Error = Failed<E>>,
-    C: Classify<T, E>,
-    D: Describe<R>,
-{
-    type Output = Result<T, Failed<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (mut step, service, kept) = match self.project() {
-            Project::Once { future } => return future.poll(cx),
-            Project::Again { step, service, kept } => (step, service, kept),
-        };
+        let mut this = self.project();
+        let (next, kept) = (this.next, this.kept);
         loop {
-            let next = match step.as_mut().project() {
+            let then = match this.step.as_mut().project() {
                 StepProject::Trying { future } => {
                     let result = ready!(future.poll(cx));
-                    match kept.after(&result) {
+                    match kept.as_mut().and_then(|kept| kept.after(&result)) {
                         None => return Poll::Ready(result),
                         Some(wait) if wait.is_zero() => Step::Readying,
                         Some(wait) => Step::Waiting { sleep: tokio::time::sleep(wait) },
@@ -303,13 +319,15 @@ where
                     Step::Readying
                 }
                 StepProject::Readying => {
+                    // It was there when the retry was decided, and so was a copy of the request.
+                    let Some(kept) = kept else { return Poll::Pending };
+                    let (service, describe) = next.get_or_insert_with(|| kept.spare());
                     ready!(service.poll_ready(cx))?;
-                    // A copy was there when the retry was decided.
-                    let Some(call) = kept.next() else { return Poll::Pending };
+                    let Some(call) = kept.call(describe) else { return Poll::Pending };
                     Step::Trying { future: service.call(call) }
                 }
             };
-            step.set(next);
+            this.step.set(then);
         }
     }
 }

@@ -146,6 +146,12 @@ impl<B: Budget> State<B> {
         wait <= LONGEST_WAIT && self.deadline.is_none_or(|deadline| wait < deadline.remaining(now))
     }
 
+    /// What its retries spend.
+    #[cfg(feature = "stack")]
+    pub(super) fn budget(&self) -> &B {
+        &self.budget
+    }
+
     /// What the verdict about this failure is judged by; see [`record`](super::record).
     #[cfg(any(test, feature = "stack"))]
     pub(super) fn judged_by(&self) -> (&Spec, Option<Deadline>, u32, Duration) {

@@ -9,7 +9,8 @@ use std::time::Duration;
 const WIDTH: f64 = 880.0;
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 44.0;
+/// The title, and the first panel's title and legend.
+const TOP: f64 = 56.0;
 const PANEL: f64 = 190.0;
 /// Between two panels: the lower one's title and legend.
 const GAP: f64 = 56.0;
@@ -98,7 +99,7 @@ impl Panel {
         let (width, bottom) = (WIDTH - LEFT - RIGHT, top + PANEL);
         let highest =
             self.series.iter().flat_map(|(_, values)| values).copied().map(finite).fold(0.0, f64::max);
-        let highest = round_up(highest);
+        let highest = round_up(highest, &VALUES);
         let y = |value: f64| bottom - value / highest * PANEL;
         let x = |second: f64| LEFT + if seconds > 0.0 { second / seconds * width } else { 0.0 };
         for quarter in 0..=4 {
@@ -112,7 +113,7 @@ impl Panel {
                 at + 4.0
             )?;
         }
-        let between = round_up(seconds / 10.0);
+        let between = round_up(seconds / 10.0, &TIMES);
         let ticks = (seconds / between).floor() as u32;
         for tick in 0..=ticks {
             let tick = readable(f64::from(tick) * between);
@@ -155,14 +156,18 @@ fn readable(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-/// The next of 1, 2, 4, 5, 10, 20 …: an axis whose quarters are readable. 1 for nothing.
-fn round_up(value: f64) -> f64 {
+/// Ends of an axis whose quarters are readable.
+const VALUES: [f64; 10] = [1.0, 1.2, 1.6, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0];
+/// Distances of marks on the axis of time.
+const TIMES: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
+
+/// The next of these steps, times a power of ten. 1 for nothing.
+fn round_up(value: f64, steps: &[f64]) -> f64 {
     if value <= 0.0 || !value.is_finite() {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 4.0, 5.0, 8.0, 10.0];
-    steps.into_iter().map(|step| step * power).find(|step| *step >= value).unwrap_or(power * 10.0)
+    steps.iter().map(|step| step * power).find(|step| *step >= value).unwrap_or(power * 10.0)
 }
 
 /// Text as XML has it.
@@ -206,10 +211,12 @@ mod tests {
     #[test]
     fn an_axis_ends_at_a_round_number_not_far_above() {
         for (value, expected) in
-            [(0.0, 1.0), (1.0, 1.0), (3.0, 4.0), (199.0, 200.0), (2_037.0, 4_000.0), (0.04, 0.04)]
+            [(0.0, 1.0), (1.0, 1.0), (3.0, 3.0), (199.0, 200.0), (2_037.0, 3_000.0), (0.04, 0.04)]
         {
-            assert!((round_up(value) - expected).abs() < 1e-9, "{value}");
+            assert!((round_up(value, &VALUES) - expected).abs() < 1e-9, "{value}");
         }
-        assert_eq!(round_up(f64::NAN), 1.0);
+        // ten marks or fewer, at times one would name
+        assert!((round_up(3.0, &TIMES) - 5.0).abs() < 1e-9);
+        assert_eq!(round_up(f64::NAN, &VALUES), 1.0);
     }
 }

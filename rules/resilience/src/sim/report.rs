@@ -184,10 +184,9 @@ impl Report {
 
     /// The whole run as a picture: requests, calls at each service, and what the limits did.
     pub fn plot(&self) -> Plot {
-        let per_second = |count: u32| f64::from(count) * 10.0;
-        let buckets = |of: fn(&Bucket) -> u32| self.buckets.iter().map(of).map(per_second).collect();
+        let buckets = |of: fn(&Bucket) -> u32| smooth(self.buckets.iter().map(of).collect());
         let mut plot = Plot::new(format!("{}, seed {}", self.name, self.seed), Self::BUCKET)
-            .panel("requests a second")
+            .panel("requests a second, mean of half a second")
             .series(
                 "offered",
                 buckets(|bucket| u32::try_from(bucket.of_arrivals.offered).unwrap_or(u32::MAX)),
@@ -195,10 +194,9 @@ impl Report {
             .series("good", buckets(|bucket| bucket.good))
             .series("refused", buckets(|bucket| bucket.refused));
         if self.services.len() > 1 {
-            plot = plot.panel("calls a second, retries included");
+            plot = plot.panel("calls a second, with retries");
             for service in &self.services {
-                let calls = service.calls.iter().copied().map(per_second).collect();
-                plot = plot.series(&service.name, calls);
+                plot = plot.series(&service.name, smooth(service.calls.clone()));
             }
         }
         for service in &self.services {
@@ -274,6 +272,18 @@ impl Report {
 
 fn index(at: Duration) -> usize {
     usize::try_from(at.as_nanos() / Report::BUCKET.as_nanos()).unwrap_or(usize::MAX)
+}
+
+/// Counts of each step as a rate a second: the mean of the step, the two before it and the two after it. Single steps
+/// hold so few that chance is all one would see.
+fn smooth(counts: Vec<u32>) -> Vec<f64> {
+    const AROUND: usize = 2;
+    let mean = |at: usize| {
+        let near = &counts[at.saturating_sub(AROUND)..(at + AROUND + 1).min(counts.len())];
+        let sum: u64 = near.iter().copied().map(u64::from).sum();
+        sum as f64 / (near.len() as f64 * Report::BUCKET.as_secs_f64())
+    };
+    (0..counts.len()).map(mean).collect()
 }
 
 fn per_second(count: u64, from: Duration, to: Duration) -> f64 {

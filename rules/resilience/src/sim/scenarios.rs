@@ -226,6 +226,16 @@ pub enum Tries {
 }
 
 impl Tries {
+    /// In a title.
+    const fn shown(self) -> &'static str {
+        match self {
+            Tries::Once => "no retries",
+            Tries::Unbudgeted => "retries without a budget",
+            Tries::Tokens => "retries with tokens",
+            Tries::TokensAndBreakers => "retries with tokens, breakers",
+        }
+    }
+
     /// A link to that service: at most three tries.
     fn link(self, to: usize) -> Result<Link, Invalid> {
         let settings = retry::Spec::full_jitter(ms(10), ms(100)).max_attempts(3).check()?;
@@ -236,6 +246,17 @@ impl Tries {
             Tries::Tokens => link.retries(Retries::Tokens(settings)),
             Tries::TokensAndBreakers => link.retries(Retries::Tokens(settings)).breaker(breaker()?),
         })
+    }
+}
+
+/// What ails the leaf, in a title.
+fn ailment(condition: Condition) -> String {
+    match condition {
+        Condition::Healthy => "leaf well".to_owned(),
+        Condition::Slow(times) => format!("leaf {times} times slower"),
+        Condition::Failing(share) => format!("{} % of leaf calls fail", share * 100.0),
+        Condition::Down => "leaf down".to_owned(),
+        Condition::Hanging => "leaf hangs".to_owned(),
     }
 }
 
@@ -256,7 +277,8 @@ fn leaf(name: &str, outage: Condition) -> Service {
 pub fn chain(rate: f64, outage: Condition, tries: Tries) -> Result<Scenario, Invalid> {
     let hop = |name: &str, to| Ok(Service::new(name, u32::MAX, Work::Exact(ms(1))).calls(tries.link(to)?));
     let load = Load::constant(rate).deadline(secs(2));
-    Ok(Scenario::new(format!("a chain of four hops, {outage:?}, {tries:?}"), load, secs(50))
+    let title = format!("a chain of four hops, {}: {}", ailment(outage), tries.shown());
+    Ok(Scenario::new(title, load, secs(50))
         .service(Service::caller("edge").calls(tries.link(1)?))
         .service(hop("orders", 2)?)
         .service(hop("payment", 3)?)
@@ -275,7 +297,9 @@ pub fn tree(rate: f64, fan: Fan, outage: Condition, tries: Tries) -> Result<Scen
         Ok(service.calls(tries.link(to)?).calls(tries.link(to)?))
     };
     let load = Load::constant(rate).deadline(secs(2));
-    Ok(Scenario::new(format!("a tree of four hops, {fan:?}, {outage:?}, {tries:?}"), load, secs(50))
+    let calls = if fan == Fan::Parallel { "all at once" } else { "one by one" };
+    let title = format!("a tree of four hops, {calls}, {}: {}", ailment(outage), tries.shown());
+    Ok(Scenario::new(title, load, secs(50))
         .service(Service::caller("edge").calls(tries.link(1)?))
         .service(branch("page", 2)?)
         .service(branch("section", 3)?)

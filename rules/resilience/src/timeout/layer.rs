@@ -68,16 +68,25 @@ impl<S> Layer<S> for TimeoutLayer {
     type Service = TimeoutService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TimeoutService { inner, timeouts: self.timeouts.clone(), kind: self.kind }
+        TimeoutService { inner, timeouts: self.timeouts.clone(), kind: self.kind, limited: None }
     }
 }
 
 /// A service that is not waited for for ever.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct TimeoutService<S> {
     inner: S,
     timeouts: Timeouts,
     kind: Kind,
+    /// That of the call that is just being made: here and not on the stack, so that its future is made where it stays.
+    limited: Option<Limited>,
+}
+
+impl<S: Clone> Clone for TimeoutService<S> {
+    fn clone(&self) -> Self {
+        let TimeoutService { inner, timeouts, kind, limited: _ } = self;
+        TimeoutService { inner: inner.clone(), timeouts: timeouts.clone(), kind: *kind, limited: None }
+    }
 }
 
 impl<R, T, E, S> Service<Call<R>> for TimeoutService<S>
@@ -103,31 +112,33 @@ where
         let (now, deadline) = (call.facts.now, call.facts.deadline);
         let decided = state::limit(self.kind, now, at_most, deadline);
         let recorder = core.scope.recorder();
+        if recorder.keeps_all() && decided.is_ok() {
+            let inputs = state::begin_inputs(self.kind, at_most, deadline);
+            recorder.plain(Rule::Timeout, state::BEGIN, now, inputs, state::begin_verdict(&decided));
+        }
         let limit = match decided {
             Ok(limit) => limit,
             Err(why) => {
                 let (inputs, verdict) =
                     (state::begin_inputs(self.kind, at_most, deadline), state::begin_verdict(&decided));
                 let refusal = core.scope.refuse(Rule::Timeout, state::BEGIN, now, inputs, verdict, why);
-                return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } };
+                return ResponseFuture { future: None, kept: Kept::Refused(Some(refusal)), sleep: None };
             }
         };
-        if recorder.keeps_all() {
-            let inputs = state::begin_inputs(self.kind, at_most, deadline);
-            recorder.plain(Rule::Timeout, state::BEGIN, now, inputs, state::begin_verdict(&decided));
+        if let Some(limit) = limit {
+            call.facts.deadline = Some(Deadline::at(limit.at));
+            self.limited = Some(Limited { limit, link: Arc::clone(link) });
         }
-        let Some(limit) = limit else {
-            let future = self.inner.call(call);
-            return ResponseFuture { inner: Inner::Calling { future, limit: None, sleep: None } };
-        };
-        call.facts.deadline = Some(Deadline::at(limit.at));
-        let limit = Some(Limited { limit, link: Arc::clone(link) });
-        let future = self.inner.call(call);
-        ResponseFuture { inner: Inner::Calling { future, limit, sleep: None } }
+        ResponseFuture {
+            future: Some(self.inner.call(call)),
+            kept: Kept::Limit(self.limited.take()),
+            sleep: None,
+        }
     }
 }
 
 /// A limit, and who keeps it.
+#[derive(Debug)]
 struct Limited {
     limit: Limit,
     link: Arc<Link<Core>>,
@@ -147,33 +158,24 @@ impl Limited {
     }
 }
 
-pin_project! {
-    /// The answer, or that its time is up.
-    pub struct ResponseFuture<F> {
-        #[pin]
-        inner: Inner<F>,
-    }
+/// What is known of a call.
+enum Kept {
+    /// None if nothing limits it.
+    Limit(Option<Limited>),
+    /// It was not begun. None once that was handed out.
+    Refused(Option<Refusal>),
 }
 
 pin_project! {
-    #[project = Project]
-    enum Inner<F> {
-        // It was not begun.
-        Refused {
-            // None once it was handed out.
-            refusal: Option<Refusal>,
-        },
-        // It is under way.
-        Calling {
-            // The call.
-            #[pin]
-            future: F,
-            // None if nothing limits it.
-            limit: Option<Limited>,
-            // Armed when there is something to wait for.
-            #[pin]
-            sleep: Option<Sleep>,
-        },
+    /// The answer, or that its time is up.
+    pub struct ResponseFuture<F> {
+        // None if it was not begun.
+        #[pin]
+        future: Option<F>,
+        kept: Kept,
+        // Armed when there is something to wait for.
+        #[pin]
+        sleep: Option<Sleep>,
     }
 }
 
@@ -184,37 +186,30 @@ where
     type Output = Result<T, Failed<E>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<F, T, E> Future for Inner<F>
-where
-    F: Future<Output = Result<T, Failed<E>>>,
-{
-    type Output = Result<T, Failed<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            Project::Refused { refusal } => match refusal.take() {
-                Some(refusal) => Poll::Ready(Err(Failed::Refused(refusal))),
-                // Polled again after its end, which no caller may do.
-                None => Poll::Pending,
-            },
-            Project::Calling { future, limit, mut sleep } => {
-                if let Poll::Ready(result) = future.poll(cx) {
-                    return Poll::Ready(result.map_err(|failed| owned(failed, limit.as_ref())));
-                }
-                let Some(limit) = limit else { return Poll::Pending };
-                if sleep.is_none() {
-                    let remaining = limit.limit.at.saturating_since(limit.scope().now());
-                    sleep.set(Some(tokio::time::sleep(remaining)));
-                }
-                match sleep.as_pin_mut().map(|sleep| sleep.poll(cx)) {
-                    Some(Poll::Ready(())) => Poll::Ready(Err(Failed::Refused(limit.over()))),
-                    _ => Poll::Pending,
-                }
-            }
+        let mut this = self.project();
+        let Some(future) = this.future.as_pin_mut() else {
+            let refusal = match this.kept {
+                Kept::Refused(refusal) => refusal.take(),
+                Kept::Limit(_) => None,
+            };
+            // Polled again after its end, which no caller may do, it stays pending.
+            return refusal.map_or(Poll::Pending, |refusal| Poll::Ready(Err(Failed::Refused(refusal))));
+        };
+        let limit = match this.kept {
+            Kept::Limit(limit) => limit.as_ref(),
+            Kept::Refused(_) => None,
+        };
+        if let Poll::Ready(result) = future.poll(cx) {
+            return Poll::Ready(result.map_err(|failed| owned(failed, limit)));
+        }
+        let Some(limit) = limit else { return Poll::Pending };
+        if this.sleep.is_none() {
+            let remaining = limit.limit.at.saturating_since(limit.scope().now());
+            this.sleep.set(Some(tokio::time::sleep(remaining)));
+        }
+        match this.sleep.as_pin_mut().map(|sleep| sleep.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(Failed::Refused(limit.over()))),
+            _ => Poll::Pending,
         }
     }
 }

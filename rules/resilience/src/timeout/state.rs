@@ -142,6 +142,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_recorded_is_these_numbers() {
+        let nanos = Duration::from_nanos;
+        let deadline = |at| Some(Deadline::at(Monotonic(nanos(at))));
+        for (kind, at_most, deadline, recorded, verdict) in [
+            (Kind::Total, None, None, [0, NONE, NONE], 1),
+            (Kind::Attempt, Some(nanos(3)), None, [1, 3, NONE], 5 << 2 | 2),
+            (Kind::Total, Some(nanos(3)), deadline(4), [0, 3, 4], 4 << 2 | 2 | 1),
+            (Kind::Attempt, None, deadline(2), [1, NONE, 2], 0),
+        ] {
+            let inputs = begin_inputs(kind, at_most, deadline);
+            assert_eq!(inputs[..3], recorded);
+            // decided at 2 ns
+            assert_eq!(replay(BEGIN, 2, inputs), Some(verdict), "{recorded:?}");
+        }
+        let inputs = over_inputs(Monotonic(nanos(7)));
+        assert_eq!(inputs[..3], [7, 0, 0]);
+        assert_eq!([6, 7].map(|at| replay(OVER, at, inputs)), [Some(0), Some(1)]);
+    }
+
+    #[test]
     fn the_end_of_time_overflows_nothing() {
         let end = Monotonic(Duration::MAX);
         let decided = limit(Kind::Total, end, Some(Duration::MAX), None);

@@ -57,10 +57,15 @@ pub(crate) fn world() -> World {
 }
 
 pub(crate) fn world_of(chance: Arc<dyn Chance>) -> World {
+    recorded(chance, Recorder::off())
+}
+
+/// One whose decisions are kept.
+pub(crate) fn recorded(chance: Arc<dyn Chance>, recorder: Recorder) -> World {
     let clock: Arc<dyn Clock> = Arc::new(Virtual(Instant::now()));
     let envelope = Envelope::begin(Priority::Normal, &*chance);
     let cx = Context::new(envelope, Arc::clone(&clock), Arc::clone(&chance));
-    World { cx, scope: Arc::new(Scope::new("tested", clock, chance, Recorder::off())) }
+    World { cx, scope: Arc::new(Scope::new("tested", clock, chance, recorder)) }
 }
 
 impl World {

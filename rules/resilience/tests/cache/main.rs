@@ -5,6 +5,8 @@ mod allocations;
 mod changes;
 mod freshness;
 mod herd;
+mod hit_rate;
 mod kit;
 mod layer;
+mod recording;
 mod write_back;

@@ -264,6 +264,32 @@ async fn a_flush_that_fails_holds_nobody_else_up_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_tells_how_many_writes_wait_how_long_and_what_became_of_the_others() {
+    let (world, disk) = (world(), Disk::default());
+    let (cache, _) = open(&world, &disk).await;
+    let told = |cache: &Tested| {
+        let stats = cache.stats();
+        (stats.pending, stats.oldest, stats.acknowledged, stats.flushed, stats.failed)
+    };
+    assert_eq!(told(&cache), (0, secs(0), 0, 0, 0));
+    disk.data().poisoned = vec!["a"];
+    for key in ["a", "b", "a"] {
+        cache.put(&world.cx, key.into(), 1).await.unwrap();
+        tokio::time::advance(secs(2)).await;
+    }
+    assert_eq!(told(&cache), (2, secs(6), 3, 0, 0), "since the first write of the oldest key");
+    cache.flush(&world.cx).await.unwrap();
+    assert_eq!(told(&cache), (1, secs(6), 3, 1, 1));
+    // A killed process leaves it to the next, which counts from its own beginning.
+    let (next, _) = open(&world, &disk).await;
+    tokio::time::advance(secs(1)).await;
+    assert_eq!(told(&next), (1, secs(1), 0, 0, 0));
+    disk.data().poisoned.clear();
+    next.flush(&world.cx).await.unwrap();
+    assert_eq!(told(&next), (0, secs(0), 0, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_keys_than_may_be_pending_are_refused_and_not_journaled() {
     let (world, disk) = (world(), Disk::default());
     let database = Database { disk: disk.clone(), flushes: None, loads: Gate::new() };

@@ -28,14 +28,19 @@ use super::entry::{Cached, Entry, Freshness, Kept, Loaded};
 use super::flights::{Flights, Places};
 use super::key::{Keyed, MemberRef, Probe};
 use super::load::Lead;
+use super::record;
 use super::single_flight::Flight;
 use super::spec::{Audience, Checked, Spec};
-use super::state::{Crew, Times, Verdict};
-use super::stats::{Counters, Stats, count};
+use super::state::{Admission, Arrival, Crew, Found, Times, Verdict};
+use super::stats::{Counters, Stats, Stored, count};
 use super::storage::Storage;
 use super::tags::{Stamp, TAGS_MAX, Tags};
 use crate::record::nanos;
-use crate::{Classify, Failed, Live, Refusal, Rule, Scope, Why};
+use crate::{Classify, DecisionId, Failed, Live, Refusal, Rule, Scope, Why};
+
+/// How far a recent reading of the clock may lag without being told from an exact one, in nanoseconds: several times the
+/// longest tick of Linux. A machine whose timer stands still for longer serves what has expired for as much longer.
+const LAG: u64 = 50_000_000;
 
 /// What a load ends with, for all who wait.
 pub(super) type Ended<V, E> = Result<Entry<V, E>, Arc<E>>;
@@ -91,6 +96,14 @@ pub(super) struct Inner<K, V, E> {
     pub(super) classify: Box<dyn Classify<V, E> + Send + Sync>,
     pub(super) weigh: Option<Weigh<K, V>>,
     pub(super) counters: Counters,
+    /// The scope's recorder keeps everything. Here, because a hit looks at it.
+    pub(super) records_hits: bool,
+}
+
+/// Neither joins a load nor begins one.
+struct TurnedAway {
+    why: Why,
+    decision: DecisionId,
 }
 
 impl<K, V, E> Inner<K, V, E>
@@ -107,41 +120,85 @@ where
         MemberRef::of(self.audience, envelope)
     }
 
-    /// What is kept for this question at `now`. The hit path: no lock but the storage's shard, no allocation.
+    /// What is kept for this question at `now`. The hit path: no lock but the storage's shard, no allocation, and
+    /// nothing recorded unless everything is.
     #[inline]
     pub(super) fn look<Q: Eq + Hash + ?Sized>(&self, probe: &Probe<'_, Q>, now: Monotonic) -> Seen<V, E>
     where
         K: Borrow<Q>,
     {
         match self.storage.get(probe) {
-            Some(Entry::Value(kept)) if nanos(now) < kept.fresh_until && kept.marks.hold() => {
+            Some(Entry::Value(kept)) if self.is_plain_hit(&kept, nanos(now)) => {
                 Seen::Serve(Some(Cached::new(kept, Freshness::Fresh)))
             }
-            Some(entry) => self.weigh_up(entry, now),
-            None => Seen::Load(None),
+            entry => self.weigh_up(entry, now),
         }
     }
 
-    /// What an entry is good for that is not simply fresh.
-    fn weigh_up(&self, entry: Entry<V, E>, now: Monotonic) -> Seen<V, E> {
-        let verdict =
-            |kept: &Kept<V>| kept.times().judge(self.spec(), now, kept.is_held(now), || self.scope.draw());
-        let seen = match entry {
-            entry if !entry.marks().hold() => Seen::Load(None),
-            Entry::Value(kept) => match verdict(&kept) {
-                Verdict::Fresh => return Seen::Serve(Some(Cached::new(kept, Freshness::Fresh))),
-                Verdict::RefreshEarly => return Seen::Refresh(Cached::new(kept, Freshness::Fresh)),
+    /// What is kept for this question now. What is fresh for longer than a recent reading of the clock may lag needs no
+    /// other: an exact one is half of what a hit costs, and keeps the processor from working on two hits at a time.
+    #[inline]
+    pub(super) fn look_now<Q: Eq + Hash + ?Sized>(&self, probe: &Probe<'_, Q>) -> Seen<V, E>
+    where
+        K: Borrow<Q>,
+    {
+        match self.storage.get(probe) {
+            Some(Entry::Value(kept))
+                if self.is_plain_hit(&kept, nanos(self.scope.recent()).saturating_add(LAG)) =>
+            {
+                Seen::Serve(Some(Cached::new(kept, Freshness::Fresh)))
+            }
+            entry => self.weigh_up(entry, self.scope.now()),
+        }
+    }
+
+    /// Fresh whatever chance says, and not to be recorded.
+    #[inline]
+    fn is_plain_hit(&self, kept: &Kept<V>, now: u64) -> bool {
+        now < kept.fresh_until && kept.marks.hold() && !self.records_hits
+    }
+
+    /// What was seen, for somebody who loads by themselves: a fresh value or nothing.
+    #[inline]
+    pub(super) fn fresh(&self, seen: Seen<V, E>) -> Option<Cached<V>> {
+        match seen {
+            Seen::Serve(Some(found)) | Seen::Refresh(found) if found.is_fresh() => Some(found),
+            Seen::Serve(None) => None,
+            _ => {
+                count(&self.counters.misses);
+                None
+            }
+        }
+    }
+
+    /// What that is good for which is not simply fresh, or recorded.
+    fn weigh_up(&self, entry: Option<Entry<V, E>>, now: Monotonic) -> Seen<V, E> {
+        let was_there = entry.is_some();
+        let entry = entry.filter(|entry| entry.marks().hold());
+        let found = entry.as_ref().map_or(Found::Nothing, |entry| entry.found(now));
+        let (spec, mut draw) = (self.spec(), 0);
+        let verdict = found.judge(spec, now, || {
+            draw = self.scope.draw();
+            draw
+        });
+        record::look(self.scope.recorder(), now, &found, spec, draw, verdict);
+        let hit = matches!(verdict, Verdict::Fresh | Verdict::RefreshEarly | Verdict::Absent);
+        if was_there && !hit {
+            count(&self.counters.found_unfresh);
+        }
+        match (entry, verdict) {
+            (Some(Entry::Value(kept)), verdict) => match verdict {
+                Verdict::Fresh => Seen::Serve(Some(Cached::new(kept, Freshness::Fresh))),
+                Verdict::RefreshEarly => Seen::Refresh(Cached::new(kept, Freshness::Fresh)),
                 Verdict::Revalidate => Seen::Refresh(Cached::new(kept, Freshness::Revalidating)),
                 Verdict::Stale => Seen::Serve(Some(Cached::new(kept, Freshness::InPlaceOfAnError))),
                 Verdict::LoadOrStale => Seen::Load(Some(kept)),
-                Verdict::Load => Seen::Load(None),
+                Verdict::Load | Verdict::Absent | Verdict::Failed => Seen::Load(None),
             },
-            Entry::Absent(kept) if now < kept.times().expiry => return Seen::Serve(None),
-            Entry::Failed(kept) if now < kept.times().expiry => Seen::Failed(Arc::clone(&kept.value)),
-            Entry::Absent(_) | Entry::Failed(_) => Seen::Load(None),
-        };
-        count(&self.counters.found_unfresh);
-        seen
+            (Some(Entry::Absent(_)), Verdict::Absent) => Seen::Serve(None),
+            (Some(Entry::Failed(kept)), Verdict::Failed) => Seen::Failed(Arc::clone(&kept.value)),
+            _ => Seen::Load(None),
+        }
     }
 
     /// The value of a key of which nothing usable is kept; `asked`: when the question began.
@@ -160,7 +217,7 @@ where
             let mut waiting = match self.join(asking, since, &key, &mut job) {
                 Ok(Joined::Waits(waiting)) => waiting,
                 Ok(Joined::Kept(answer)) => return answer,
-                Err(why) => return self.instead(stale, why),
+                Err(TurnedAway { why, decision }) => return self.instead(stale, why, decision),
             };
             let wait = waiting.end(&mut job);
             let ended = match asking.deadline {
@@ -178,12 +235,12 @@ where
                 Ok(Ok(entry)) => return Ok(served(entry)),
                 Ok(Err(error)) => {
                     let passing = self.classify.classify(Err(&error)).is_transient();
-                    return match stale.filter(|kept| passing && self.covers_errors(kept)) {
+                    return match stale.filter(|kept| self.replaces(kept, passing)) {
                         Some(kept) => Ok(Some(self.stale(kept))),
                         None => Err(Failed::Upstream(error)),
                     };
                 }
-                Err(why) => return self.instead(stale, why),
+                Err(why) => return self.instead(stale, why, DecisionId::UNRECORDED),
             }
         }
     }
@@ -195,13 +252,22 @@ where
         since: Option<Stamp>,
         key: &Keyed<K>,
         job: &mut Option<Job<V, E>>,
-    ) -> Result<Joined<K, V, E>, Why> {
+    ) -> Result<Joined<K, V, E>, TurnedAway> {
         let spec = self.spec();
         let now = self.scope.now();
-        if asking.deadline.is_some_and(|deadline| deadline.reading() <= now) {
-            return Err(Why::DeadlineReached);
-        }
-        let place = self.waiters.take(spec.waiters_max).ok_or_else(|| busy(spec.waiters_max))?;
+        let (waiting, place) = self.waiters.ask(spec.waiters_max);
+        let mut arrival = Arrival {
+            until: asking.until(),
+            waiting,
+            waiters_max: spec.waiters_max,
+            under_way: false,
+            loading: 0,
+            loads_max: spec.loads_max,
+        };
+        // Asked again when more is known; what keeps them out already does so whatever else there is.
+        let (Some(place), Admission::Load | Admission::Join) = (place, arrival.admit(now)) else {
+            return Err(self.turn_away(now, &arrival));
+        };
         let waits = |flight, able| Joined::Waits(Waiting::new(self, key, flight, able, asking, place));
         let mut shard = self.flights.lock(key);
         // A load may have ended since the look.
@@ -212,22 +278,39 @@ where
         if let Some(flight) = &slot.flight
             && flight.join(asking.priority, asking.until(), true, since)
         {
+            arrival.under_way = true;
+            record::admit(self.scope.recorder(), now, &arrival, arrival.admit(now));
+            count(&self.counters.joined);
             return Ok(waits(Arc::clone(flight), true));
         }
-        let (Some(load), Some(place)) = (job.take(), self.loads.take(spec.loads_max)) else {
+        let (loading, lead) = self.loads.ask(spec.loads_max);
+        arrival.loading = loading;
+        let (Some(load), Some(lead)) = (job.take(), lead) else {
             if slot.flight.is_none() && slot.writes == 0 {
                 shard.remove(key);
             }
-            return Err(busy(spec.loads_max));
+            return Err(self.turn_away(now, &arrival));
         };
+        record::admit(self.scope.recorder(), now, &arrival, arrival.admit(now));
         let stamp = self.tags.stamp();
         let mut crew = Crew::new(asking.priority, asking.until(), now + spec.load_limit);
         crew.join(asking.priority, asking.until(), false);
         let flight = Arc::new(Flight::new(crew, stamp));
         slot.flight = Some(Arc::clone(&flight));
         drop(shard);
-        self.lead(key.clone(), Arc::clone(&flight), stamp, load, place);
+        self.lead(key.clone(), Arc::clone(&flight), stamp, load, lead);
         Ok(waits(flight, false))
+    }
+
+    fn turn_away(&self, now: Monotonic, arrival: &Arrival) -> TurnedAway {
+        let admission = arrival.admit(now);
+        let decision = record::admit(self.scope.recorder(), now, arrival, admission);
+        let why = match admission {
+            Admission::Late => Why::DeadlineReached,
+            Admission::TooManyWait => busy(arrival.waiters_max),
+            Admission::Join | Admission::Load | Admission::TooManyLoads => busy(arrival.loads_max),
+        };
+        TurnedAway { why, decision }
     }
 
     /// A usable entry that came between the look and the lock. Not counted, and chance is not asked again.
@@ -264,6 +347,9 @@ where
         shard.entry(key.clone()).or_default().flight = Some(Arc::clone(&flight));
         drop(shard);
         count(&self.counters.refreshes);
+        if seen.is_fresh() {
+            count(&self.counters.early);
+        }
         self.lead(key, flight, stamp, job, place);
     }
 
@@ -306,8 +392,15 @@ where
         }
     }
 
-    fn covers_errors(&self, kept: &Kept<V>) -> bool {
-        kept.marks.hold() && kept.times().covers_errors(self.spec(), self.scope.now())
+    /// Whether what is stale is given in place of an error or a refusal. `passing`: it may pass by itself.
+    fn replaces(&self, kept: &Kept<V>, passing: bool) -> bool {
+        if !kept.marks.hold() {
+            return false;
+        }
+        let (times, spec, now) = (kept.times(), self.spec(), self.scope.now());
+        let given = passing && times.covers_errors(spec, now);
+        record::instead(self.scope.recorder(), now, passing, &times, spec, given);
+        given
     }
 
     /// Counts an answer that is not fresh; the storage counts the others.
@@ -323,10 +416,13 @@ where
     }
 
     /// What is stale, if it may be served in place of an error; a refusal otherwise.
-    fn instead(&self, stale: Option<Arc<Kept<V>>>, why: Why) -> Answer<V, E> {
-        match stale.filter(|kept| self.covers_errors(kept)) {
+    fn instead(&self, stale: Option<Arc<Kept<V>>>, why: Why, decision: DecisionId) -> Answer<V, E> {
+        match stale.filter(|kept| self.replaces(kept, true)) {
             Some(kept) => Ok(Some(self.stale(kept))),
-            None => Err(Failed::Refused(self.refuse(why))),
+            None => {
+                count(&self.counters.refused);
+                Err(Failed::Refused(Refusal::new(decision, Rule::Cache, self.scope.name(), why)))
+            }
         }
     }
 
@@ -338,7 +434,8 @@ where
     pub(super) fn stats(&self) -> Stats {
         let (entries, cost) = (self.storage.entries() as u64, self.storage.cost_sum());
         let (loading, waiting) = (self.loads.taken() as u64, self.waiters.taken() as u64);
-        self.counters.snapshot(self.storage.found(), entries, cost, loading, waiting)
+        let stored = Stored { found: self.storage.found(), evicted: self.storage.evicted(), entries, cost };
+        self.counters.snapshot(stored, loading, waiting)
     }
 }
 

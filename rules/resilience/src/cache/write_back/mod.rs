@@ -14,6 +14,7 @@
 mod error;
 mod pending;
 mod spec;
+mod stats;
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -41,8 +42,10 @@ use crate::retry::{self, Decision, Unbudgeted};
 use crate::{Failed, Outcome, Safety, Why};
 
 pub use error::{OpenError, WriteError};
-use pending::{Pending, Shared, Writing, decode, keyed};
+use pending::{Dirty, Pending, Shared, Writing, decode, keyed};
 pub use spec::WriteBackSpec;
+use stats::Counters;
+pub use stats::WriteBackStats;
 
 /// Intents of one page of a round.
 const PAGE: usize = 256;
@@ -136,7 +139,8 @@ where
                 })?;
                 // Whatever the bound is now: it was acknowledged.
                 let (settled, _room) = (Version::default(), room.take_over());
-                let dirty = Some((after, value));
+                let at = cache.0.scope.now();
+                let dirty = Some(Dirty { version: after, value, at, since: at });
                 pending.insert(key, Pending { dirty, writing: 0, settled, _room });
             }
             if !full {
@@ -152,6 +156,7 @@ where
             room,
             round: tokio::sync::Mutex::default(),
             written: Notify::new(),
+            counters: Counters::default(),
         })))
     }
 
@@ -187,6 +192,16 @@ where
     /// Keys that are written and not settled.
     pub fn pending(&self) -> usize {
         self.0.room.taken()
+    }
+
+    /// How its writes are doing; of its questions, [`Cache::stats`] of [`cache`](Self::cache) tells. Goes through all
+    /// that is pending, under the lock that writes take: for a look every few seconds.
+    pub fn stats(&self) -> WriteBackStats {
+        let now = self.0.cache.0.scope.now();
+        let oldest =
+            self.0.pending().values().filter_map(|pending| Some(pending.dirty.as_ref()?.since)).min();
+        let age = oldest.map_or(Duration::ZERO, |oldest| now.saturating_since(oldest));
+        self.0.counters.snapshot(self.pending(), age)
     }
 
     /// The cache itself, to look at. What is invalidated there comes back from here while it is pending.
@@ -230,6 +245,7 @@ where
             if !flushed.is_empty() {
                 shared.journal.settle(cx, &flushed).await?;
                 round.flushed += flushed.len();
+                self.0.counters.flushed(flushed.len());
                 for (key, version) in flushed {
                     if let Ok(key) = key.parse() {
                         shared.settled(&key, version);
@@ -272,6 +288,7 @@ where
 
     /// Flushes the intents of one page, some at a time; those that are in the source now.
     async fn flush_page(&self, cx: &Context, page: Vec<Intent>, round: &mut Round) -> Vec<(String, Version)> {
+        let failed_before = round.failed;
         let mut flushed = Vec::with_capacity(page.len());
         let mut under_way = JoinSet::new();
         let mut note = |ended: Result<(Intent, Result<(), String>), JoinError>| match ended {
@@ -300,6 +317,7 @@ where
         while let Some(ended) = under_way.join_next().await {
             note(ended);
         }
+        self.0.counters.failed(round.failed - failed_before);
         flushed
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use mainstay_envelope::Context;
+use mainstay_envelope::{Context, Monotonic};
 
 use super::super::entry::Loaded;
 use super::super::flights::{Place, Places};
@@ -18,6 +18,8 @@ use super::super::handle::Cache;
 use super::super::journal::{Intent, Journal, Version};
 use super::super::key::Keyed;
 use super::super::load::{Load, Loader};
+use super::super::stats::count;
+use super::stats::Counters;
 use super::{Flusher, WriteBackSpec};
 
 pub(super) struct Shared<K, V, S: Loader<K, V>, J> {
@@ -30,17 +32,29 @@ pub(super) struct Shared<K, V, S: Loader<K, V>, J> {
     /// Rounds are one at a time, so that a key is flushed in the order of its versions.
     pub(super) round: tokio::sync::Mutex<()>,
     pub(super) written: Notify,
+    pub(super) counters: Counters,
 }
 
 /// What is known of a key that is being written, or written and not settled.
 pub(super) struct Pending<V> {
     /// The latest write that was acknowledged and is not settled.
-    pub(super) dirty: Option<(Version, Option<V>)>,
+    pub(super) dirty: Option<Dirty<V>>,
     /// Writes that the journal has not answered yet.
     pub(super) writing: usize,
     /// The latest write that is settled; one of those under way may be it.
     pub(super) settled: Version,
     pub(super) _room: Place,
+}
+
+/// A write that was acknowledged and is not settled.
+#[derive(Clone)]
+pub(super) struct Dirty<V> {
+    pub(super) version: Version,
+    pub(super) value: Option<V>,
+    /// When it was acknowledged, or, of a crashed process' writes, read from the journal.
+    pub(super) at: Monotonic,
+    /// The same of the first write of its key since the last that is settled.
+    pub(super) since: Monotonic,
 }
 
 impl<K, V, S, J> Shared<K, V, S, J>
@@ -54,7 +68,7 @@ where
     pub(super) async fn load(&self, load: &Load, key: &K) -> Result<Loaded<V>, <S as Loader<K, V>>::Error> {
         let pending = self.pending().get(key).and_then(|pending| pending.dirty.clone());
         match pending {
-            Some((_, value)) => Ok(value.into()),
+            Some(dirty) => Ok(dirty.value.into()),
             None => self.source.load(load, key).await,
         }
     }
@@ -85,9 +99,12 @@ where
         let remembered = match all.get_mut(key) {
             Some(pending) => {
                 pending.settled = pending.settled.max(version);
-                let remembered = pending.dirty.as_ref().map(|(dirty, _)| *dirty);
+                let remembered = pending.dirty.as_ref().map(|dirty| dirty.version);
                 if remembered.is_some_and(|dirty| dirty <= version) {
                     pending.dirty = None;
+                } else if let Some(later) = &mut pending.dirty {
+                    // Those between are forgotten: the journal has the latest only.
+                    later.since = later.at;
                 }
                 if pending.is_over() {
                     all.remove(key);
@@ -150,12 +167,14 @@ where
         let mut all = self.shared.pending();
         if let Some(pending) = all.get_mut(&self.key)
             && version > pending.settled
-            && pending.dirty.as_ref().is_none_or(|(dirty, _)| version > *dirty)
+            && pending.dirty.as_ref().is_none_or(|dirty| version > dirty.version)
         {
-            pending.dirty = Some((version, value));
+            let since = pending.dirty.as_ref().map_or(now, |dirty| dirty.since);
+            pending.dirty = Some(Dirty { version, value, at: now, since });
             inner.replace(&keyed(&self.key), keep.then_some(entry));
         }
         drop(all);
+        count(&self.shared.counters.acknowledged);
         self.shared.written.notify_one();
     }
 }

@@ -4,9 +4,10 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use mainstay_envelope::Monotonic;
+use mainstay_envelope::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Denied, Rate, Taken, nanos};
 use crate::rate_limit::spec::Checked;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstay_envelope::{Deadline, Monotonic};
 
 use crate::rate_limit::spec::Checked;
+use crate::record::{INPUTS, nanos};
 
 /// A departure that is late by this much is made up for; one that is later is lost, so that a process that
 /// stood still doesn't let go of everybody at once.
@@ -43,6 +44,72 @@ pub enum NotQueued {
         /// How long it would have had to wait.
         turn_in: Duration,
     },
+}
+
+/// What a queue reads to decide about a request that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// The earliest instant of the next departure.
+    slot: Monotonic,
+    interval: Duration,
+    waiting: u32,
+    capacity: u32,
+}
+
+impl Line {
+    /// When its turn is; none: now. It is taken into the queue, or goes, by whoever asked.
+    fn judge(self, now: Monotonic, deadline: Option<Deadline>) -> Result<Option<Monotonic>, NotQueued> {
+        let turn = turn(self.slot.max(now), self.interval, self.waiting);
+        let turn_in = turn.saturating_since(now);
+        if deadline.is_some_and(|deadline| deadline.remaining(now) <= turn_in) {
+            return Err(NotQueued::TurnTooLate { turn_in });
+        }
+        if self.waiting == 0 && self.slot <= now {
+            return Ok(None);
+        }
+        if self.waiting >= self.capacity {
+            return Err(NotQueued::Full { retry_after: self.slot.saturating_since(now) });
+        }
+        Ok(Some(turn))
+    }
+
+    /// What is recorded of a refusal: the next departure, the interval, how many wait and may, and the deadline
+    /// (nanoseconds; none: the largest number).
+    pub fn inputs(self, deadline: Option<Deadline>) -> [u64; INPUTS] {
+        let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = deadline.map_or(u64::MAX, |deadline| nanos(deadline.reading()));
+        [nanos(self.slot), interval, u64::from(self.waiting), u64::from(self.capacity), deadline, 0, 0]
+    }
+}
+
+impl NotQueued {
+    /// The verdict as a number: how many nanoseconds until there is a place, doubled; or until its turn would be, doubled
+    /// and one more.
+    pub fn verdict(self) -> u64 {
+        let doubled = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).saturating_mul(2);
+        match self {
+            NotQueued::Full { retry_after } => doubled(retry_after),
+            NotQueued::TurnTooLate { turn_in } => doubled(turn_in) | 1,
+        }
+    }
+}
+
+/// Of a request that is not refused.
+const QUEUED: u64 = u64::MAX - 1;
+
+/// Decides a recorded decision of a queue again: `at` and `inputs` as recorded. None if they are no queue's.
+pub(super) fn replay(at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
+    let [slot, interval, waiting, capacity, deadline, 0, 0] = inputs else { return None };
+    let reading = |nanos| Monotonic(Duration::from_nanos(nanos));
+    let (waiting, capacity) = (u32::try_from(waiting).ok()?, u32::try_from(capacity).ok()?);
+    let line = Line { slot: reading(slot), interval: Duration::from_nanos(interval), waiting, capacity };
+    let deadline = (deadline != u64::MAX).then(|| Deadline::at(reading(deadline)));
+    Some(line.judge(reading(at), deadline).map_or_else(NotQueued::verdict, |_| QUEUED))
+}
+
+/// When whoever is in that place leaves, if the first leaves at `first`.
+fn turn(first: Monotonic, interval: Duration, place: u32) -> Monotonic {
+    first + interval.saturating_mul(place)
 }
 
 /// A bounded queue whose members leave in the order they came, one interval apart. The state of one limit.
@@ -88,22 +155,22 @@ impl<W> Queue<W> {
         deadline: Option<Deadline>,
         waiter: impl FnOnce() -> W,
     ) -> Result<Joined, NotQueued> {
-        let turn = self.turn(self.slot.max(now), self.waiting.len());
-        let turn_in = turn.saturating_since(now);
-        if deadline.is_some_and(|deadline| deadline.remaining(now) <= turn_in) {
-            return Err(NotQueued::TurnTooLate { turn_in });
-        }
-        if self.waiting.is_empty() && self.slot <= now {
+        let Some(turn) = self.line().judge(now, deadline)? else {
             self.slot = now + self.interval;
             return Ok(Joined::Now);
-        }
-        if self.waiting.len() >= self.capacity {
-            return Err(NotQueued::Full { retry_after: self.slot.saturating_since(now) });
-        }
+        };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.waiting.push_back((ticket, waiter()));
         Ok(Joined::Waiting(ticket, turn))
+    }
+
+    /// What it would decide by if a request came.
+    pub fn line(&self) -> Line {
+        // At most a hundred thousand places.
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (waiting, capacity) = (small(self.waiting.len()), small(self.capacity));
+        Line { slot: self.slot, interval: self.interval, waiting, capacity }
     }
 
     /// When the first leaves; none if nobody waits.
@@ -131,7 +198,7 @@ impl<W> Queue<W> {
     /// What waits under this ticket, and when its turn is as it stands; none if it has left.
     pub fn turn_mut(&mut self, ticket: Ticket) -> Option<(Monotonic, &mut W)> {
         let place = self.place(ticket)?;
-        let turn = self.turn(self.slot, place);
+        let turn = turn(self.slot, self.interval, u32::try_from(place).unwrap_or(u32::MAX));
         self.waiting.get_mut(place).map(|(_, waiter)| (turn, waiter))
     }
 
@@ -156,11 +223,6 @@ impl<W> Queue<W> {
         self.interval = settings.interval();
         self.capacity = settings.spec().queue as usize;
         self.slot = self.slot.min(now + self.interval);
-    }
-
-    fn turn(&self, first: Monotonic, place: usize) -> Monotonic {
-        // At most a hundred thousand places.
-        first + self.interval.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX))
     }
 
     fn place(&self, ticket: Ticket) -> Option<usize> {

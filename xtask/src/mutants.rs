@@ -1,0 +1,253 @@
+//! cargo-mutants over the pure states: every operator changed, one at a time, and the tests that must notice.
+//!
+//! On demand, for it takes hours: part of no lane. (`cargo xtask mutate` is another thing: chosen defects, each with the
+//! test that must fail.) cargo-mutants works in a copy of the tree. What survives is compared with the list of survivors
+//! that change nothing (`rules/resilience/tests/mutants.md`): one that is not listed fails the command.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::{self, Ended};
+use crate::tree;
+
+/// What is changed, and how.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this file, as a path from the root; again for more. By default each `state.rs` of the resilience rules.
+    #[arg(long)]
+    file: Vec<String>,
+    /// Go on where an earlier run was ended: what it caught is not tried again. Without, everything is.
+    #[arg(long)]
+    resume: bool,
+    /// Mutants at a time; each builds on all cores it can get.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: u32,
+}
+
+const PACKAGE: &str = "mainstay-resilience";
+const ROOM: &str = "rules/resilience/src/";
+const LISTED: &str = "rules/resilience/tests/mutants.md";
+
+/// Which tests judge a room's state, beside those in the source: its own. All of the package would do as well, and take
+/// ten times as long. Fewer tests can only leave more alive.
+const TESTS: &[(&str, &[&str])] = &[
+    ("bulkhead", &["policy", "isolation", "interleavings"]),
+    ("cache", &["cache"]),
+    ("circuit_breaker", &["circuit_breaker", "interleavings"]),
+    ("fallback", &["policy"]),
+    ("hedge", &["policy"]),
+    ("load_shed", &["load_shed", "shedding_layers"]),
+    ("rate_limit", &["rate_limit", "interleavings"]),
+    ("retry", &["retry"]),
+    ("timeout", &["policy"]),
+];
+
+/// A test that takes longer hangs; that is noticing, too.
+const TEST_LIMIT_S: &str = "90";
+
+/// One file's mutants, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Survivors and how often each survived: a name without line and column may stand in several places.
+type Survivors = BTreeMap<String, usize>;
+
+/// Runs it file by file. True when nothing survived that is not listed.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    ensure_installed()?;
+    let root = tree::root()?;
+    let files = if arguments.file.is_empty() { states(&root)? } else { arguments.file.clone() };
+    let text =
+        std::fs::read_to_string(root.join(LISTED)).with_context(|| format!("{LISTED} can't be read"))?;
+    let listed = listed(&text)?;
+    let mut new = 0;
+    for file in &files {
+        ensure!(root.join(file).is_file(), "there is no file {file}; nothing of it was tried");
+        let missed = one(&root, file, arguments)?;
+        let nothing = Survivors::new();
+        let expected = listed.get(file).unwrap_or(&nothing);
+        let more = beyond(&missed, expected);
+        for (mutant, count) in &more {
+            eprintln!("mutants: {file}: {mutant}: {count} more survive than {LISTED} says");
+        }
+        for (mutant, count) in beyond(expected, &missed) {
+            eprintln!("mutants: {file}: {mutant}: listed, and {count} fewer survive; take it from the list");
+        }
+        new += more.values().sum::<usize>();
+        eprintln!("mutants: {file}: {} survive", missed.values().sum::<usize>());
+    }
+    eprintln!("mutants: {} files, {new} survivors that are not listed", files.len());
+    Ok(new == 0)
+}
+
+fn ensure_installed() -> Result<()> {
+    let version =
+        process::cargo().args(["mutants", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if version.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    bail!(
+        "cargo-mutants is not installed, so nothing was tried; to install it: cargo install --locked cargo-mutants"
+    )
+}
+
+/// Every room's `state.rs`.
+fn states(root: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root.join(ROOM)).with_context(|| format!("{ROOM} can't be read"))? {
+        let name = entry?.file_name();
+        let file = format!("{ROOM}{}/state.rs", name.to_string_lossy());
+        if root.join(&file).is_file() {
+            found.push(file);
+        }
+    }
+    ensure!(!found.is_empty(), "no room of {ROOM} has a state.rs");
+    found.sort();
+    Ok(found)
+}
+
+/// The mutants of one file; who survived, now or in the run that this one goes on with.
+fn one(root: &Path, file: &str, arguments: &Arguments) -> Result<Survivors> {
+    let room = file.strip_prefix(ROOM).and_then(|rest| rest.split('/').next());
+    let out = root.join("target/mutants").join(file.trim_end_matches(".rs").replace('/', "-"));
+    if !arguments.resume && out.exists() {
+        std::fs::remove_dir_all(&out).with_context(|| format!("{} can't be removed", out.display()))?;
+    }
+    std::fs::create_dir_all(&out).with_context(|| format!("{} can't be made", out.display()))?;
+    let mut command = command(file, tests(room), arguments, &out);
+    command.current_dir(root).stdout(std::io::stderr());
+    eprintln!("mutants: {file}");
+    match process::run(&mut command, LIMIT)? {
+        // 0: all caught. 2: some survive. 3: some were caught by hanging.
+        Ended::Exited(status) if matches!(status.code(), Some(0 | 2 | 3)) => {}
+        Ended::Exited(status) => bail!("cargo-mutants failed ({status}); its logs are in {}", out.display()),
+        Ended::TimedOut => bail!("still running after {} h; to go on: --resume", LIMIT.as_secs() / 3600),
+    }
+    survivors(&out)
+}
+
+fn tests(room: Option<&str>) -> &'static [&'static str] {
+    TESTS.iter().find(|(name, _)| Some(*name) == room).map_or(&[], |(_, tests)| tests)
+}
+
+fn command(file: &str, tests: &[&str], arguments: &Arguments, out: &Path) -> Command {
+    let mut command = process::cargo();
+    command.args(["mutants", "--package", PACKAGE, "--all-features", "--colors", "never", "--file", file]);
+    command.args(["--timeout", TEST_LIMIT_S, "--jobs", &arguments.jobs.to_string(), "--output"]).arg(out);
+    if arguments.resume {
+        command.arg("--iterate");
+    }
+    // A target folder that is shared would be one for the tree and its copy.
+    command.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_TEST_DEBUG", "0");
+    if !tests.is_empty() {
+        command.args(["--", "--lib"]);
+        for test in tests {
+            command.args(["--test", test]);
+        }
+    }
+    command
+}
+
+fn survivors(out: &Path) -> Result<Survivors> {
+    let file: PathBuf = out.join("mutants.out/missed.txt");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))?;
+    let mut survivors = Survivors::new();
+    for line in text.lines() {
+        *survivors.entry(unplaced(line)?).or_default() += 1;
+    }
+    Ok(survivors)
+}
+
+/// `path:line:column: what` without where it stands, which changes with every edit above it.
+fn unplaced(line: &str) -> Result<String> {
+    let what = line.splitn(4, ':').nth(3).with_context(|| format!("not a mutant as we know them: {line}"))?;
+    Ok(what.trim().to_owned())
+}
+
+/// The list, by file.
+fn listed(text: &str) -> Result<BTreeMap<String, Survivors>> {
+    let mut files: BTreeMap<String, Survivors> = BTreeMap::new();
+    let mut file = None;
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            file = Some(heading.trim().to_owned());
+        } else if let Some(entry) = line.strip_prefix("- `") {
+            let file = file.clone().with_context(|| format!("no file above: {line}"))?;
+            let (mutant, rest) =
+                entry.split_once('`').with_context(|| format!("no end of the name: {line}"))?;
+            let (times, reason) = match rest.trim_start().strip_prefix('(') {
+                None => (1, rest),
+                Some(rest) => {
+                    let (times, reason) =
+                        rest.split_once(" times)").with_context(|| format!("how many times? {line}"))?;
+                    (times.parse().with_context(|| format!("how many times? {line}"))?, reason)
+                }
+            };
+            let reason = reason.strip_prefix(':').map_or("", str::trim);
+            ensure!(!reason.is_empty(), "without a reason: {line}");
+            *files.entry(file).or_default().entry(mutant.to_owned()).or_default() += times;
+        }
+    }
+    Ok(files)
+}
+
+/// What of `these` is more than in `those`, and by how much.
+fn beyond(these: &Survivors, those: &Survivors) -> Survivors {
+    let more = |(name, count): (&String, &usize)| {
+        let more = count.saturating_sub(those.get(name).copied().unwrap_or(0));
+        (more > 0).then(|| (name.clone(), more))
+    };
+    these.iter().filter_map(more).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survivors_of(names: &[(&str, usize)]) -> Survivors {
+        names.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn a_list_is_read_by_file_and_each_entry_has_a_reason() {
+        let text = "# Title\n\nWords.\n\n## a.rs\n\n- `replace | with ^ in word`: no bit in common.\n- `x` (2 times): same\n  \
+                    number.\n## b.rs\n- `y`: why\n";
+        let listed = listed(text).unwrap();
+        assert_eq!(listed["a.rs"], survivors_of(&[("replace | with ^ in word", 1), ("x", 2)]));
+        assert_eq!(listed["b.rs"], survivors_of(&[("y", 1)]));
+        for bad in ["## a\n- `x`", "## a\n- `x`:", "- `x`: why", "## a\n- `x: why", "## a\n- `x` (2): why"] {
+            assert!(super::listed(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_survivor_that_is_not_listed_or_survives_more_often_is_new() {
+        let missed = survivors_of(&[("x", 2), ("y", 1)]);
+        assert_eq!(beyond(&missed, &survivors_of(&[("x", 2), ("y", 1), ("z", 1)])), Survivors::new());
+        assert_eq!(beyond(&missed, &survivors_of(&[("x", 1)])), survivors_of(&[("x", 1), ("y", 1)]));
+    }
+
+    #[test]
+    fn a_mutant_is_known_wherever_it_stands() {
+        let line = "rules/x/state.rs:83:53: replace | with ^ in Load::word";
+        assert_eq!(unplaced(line).unwrap(), "replace | with ^ in Load::word");
+        assert!(unplaced("whatever").is_err());
+    }
+
+    #[test]
+    fn the_tree_has_its_states_and_a_list_that_can_be_read() {
+        let root = tree::root().unwrap();
+        let states = states(&root).unwrap();
+        let text = std::fs::read_to_string(root.join(LISTED)).unwrap();
+        for file in listed(&text).unwrap().keys() {
+            assert!(states.contains(file), "{file} is listed and is no state");
+        }
+        for file in &states {
+            let room = file.strip_prefix(ROOM).unwrap().split('/').next();
+            assert!(!tests(room).is_empty(), "{file}: which tests judge it?");
+        }
+    }
+}
