@@ -11,8 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::process::{self, Ended};
 use crate::tree;
 
-/// The services, each a child of the supervisor.
-pub(crate) const SERVICES: [&str; 3] = ["order", "payment", "inventory"];
+/// The services, each a child of the supervisor, in the order of their ports.
+pub(crate) const SERVICES: [&str; 4] = ["order", "payment", "inventory", PROCESSOR];
+
+/// Of those, the simulated card processor.
+pub(crate) const PROCESSOR: &str = "processor";
 
 /// The shop is up, or a killed service is back, within so long.
 pub(crate) const UP_MAX: Duration = Duration::from_secs(60);

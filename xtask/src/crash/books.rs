@@ -15,6 +15,17 @@ pub(super) struct Asked {
 pub(super) struct Shown {
     pub(super) confirmed: bool,
     pub(super) minor: u64,
+    /// It was cancelled because of its card.
+    pub(super) card: Option<CardRefusal>,
+}
+
+/// Why a card did not pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CardRefusal {
+    /// The processor said no.
+    Declined,
+    /// The processor did not answer for too long.
+    Unavailable,
 }
 
 /// What was put into the shop, and what was acknowledged.
@@ -28,6 +39,8 @@ pub(super) struct Books {
     pub(super) prices: BTreeMap<String, u64>,
     /// Customers whose money, and articles whose stock, can't run out: what these order of those must be confirmed.
     pub(super) inexhaustible: BTreeSet<String>,
+    /// Customers whose orders a card pays: nothing lies on their accounts.
+    pub(super) cards: BTreeSet<String>,
     /// Acknowledged orders by id.
     pub(super) orders: BTreeMap<String, Asked>,
     /// What the client itself saw go wrong.
@@ -43,7 +56,7 @@ impl Books {
     }
 
     /// What an order costs.
-    fn amount(&self, asked: &Asked) -> u64 {
+    pub(super) fn amount(&self, asked: &Asked) -> u64 {
         asked.lines.iter().map(|(sku, quantity)| self.prices.get(sku).unwrap_or(&0) * quantity).sum()
     }
 
@@ -68,12 +81,15 @@ impl Books {
                     .push(format!("order {id} shows an amount of {}, {amount} was ordered", order.minor));
             }
             let sure = std::iter::once(&asked.customer).chain(asked.lines.keys());
-            if !order.confirmed && sure.clone().all(|name| self.inexhaustible.contains(name)) {
+            let by_card = self.cards.contains(&asked.customer);
+            let excused = by_card && order.card.is_some();
+            if !order.confirmed && !excused && sure.clone().all(|name| self.inexhaustible.contains(name)) {
                 violations
                     .push(format!("order {id} was cancelled, though there were money and goods enough"));
             }
             if order.confirmed {
-                *spent.entry(&asked.customer).or_default() += amount;
+                // What a card pays is in its processor's ledger.
+                *spent.entry(&asked.customer).or_default() += if by_card { 0 } else { amount };
                 for (sku, quantity) in &asked.lines {
                     *taken.entry(sku).or_default() += quantity;
                 }
@@ -126,13 +142,26 @@ mod tests {
     }
 
     fn shown(confirmed: bool, minor: u64) -> Shown {
-        Shown { confirmed, minor }
+        Shown { confirmed, minor, card: None }
     }
 
     #[test]
     fn books_that_agree_have_no_violation() {
         let orders = map(&[("1", shown(true, 200)), ("2", shown(false, 5_000))]);
         assert!(books().balance(&orders, &map(&[("alice", 800)]), &map(&[("apple", 8)])).is_empty());
+    }
+
+    #[test]
+    fn an_order_paid_by_card_takes_stock_and_nothing_from_the_account() {
+        let orders = map(&[("1", shown(true, 200)), ("2", shown(false, 5_000))]);
+        let mut books = books();
+        books.cards.insert("alice".into());
+        books.paid_in.insert("alice".into(), 0);
+        assert!(books.balance(&orders, &map(&[("alice", 0)]), &map(&[("apple", 8)])).is_empty());
+        let found = books.balance(&orders, &map(&[("alice", 200)]), &map(&[("apple", 8)]));
+        assert!(found.len() == 1 && found[0].contains("paid in"), "{found:?}");
+        let found = books.balance(&orders, &map(&[("alice", 0)]), &map(&[("apple", 10)]));
+        assert!(found.len() == 1 && found[0].contains("stocked"), "{found:?}");
     }
 
     #[test]
@@ -158,6 +187,13 @@ mod tests {
         orders.insert("4".into(), shown(false, 100));
         let found = given_up.balance(&orders, &map(&[("alice", 800)]), &map(&[("apple", 8)]));
         assert!(found.len() == 1 && found[0].contains("though there were"), "{found:?}");
+        let mut declined = shown(false, 100);
+        declined.card = Some(CardRefusal::Declined);
+        orders.insert("4".into(), declined);
+        let found = given_up.balance(&orders, &map(&[("alice", 800)]), &map(&[("apple", 8)]));
+        assert!(found.len() == 1 && found[0].contains("though there were"), "bob has no card: {found:?}");
+        given_up.cards.insert("bob".into());
+        assert!(given_up.balance(&orders, &map(&[("alice", 800)]), &map(&[("apple", 8)])).is_empty());
         let mut twice = books();
         twice.acknowledge("1", Asked { customer: "alice".into(), lines: BTreeMap::new() });
         assert!(twice.violations[0].contains("two keys"));

@@ -1,6 +1,6 @@
 //! The outside client: asks as anybody would, and tries again with the same key until it is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::Chance;
-use super::books::{Asked, Books, Shown};
+use super::books::{Asked, Books, CardRefusal, Shown};
+use super::cards::{Entry, Status, Sums};
 use crate::process;
 
 /// One answer takes no longer; after it the request is tried again.
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Pages of a list.
 const PAGE: u64 = 100;
 
-/// The three services of one shop.
+/// The services of one shop, and its card processor.
 #[derive(Clone)]
 pub(super) struct Shop {
     agent: ureq::Agent,
@@ -104,6 +105,55 @@ impl Shop {
         self.post(2, "/accounts", key, &json!({ "customer": customer, "minor": minor })).map(drop)
     }
 
+    /// Opens an account whose orders are charged to a card.
+    pub(super) fn open_card(&self, customer: &str, key: &str) -> Result<()> {
+        let body = json!({ "customer": customer, "minor": 0, "funding": "card" });
+        self.post(2, "/accounts", key, &body).map(drop)
+    }
+
+    /// Has the card processor behave so from now on.
+    pub(super) fn behave(&self, behaviour: &Value) -> Result<()> {
+        let path = "/behaviour";
+        self.insist(path, |shop| Self::heard(shop.agent.put(shop.url(4, path)).send_json(behaviour)))
+            .map(drop)
+    }
+
+    /// What became of an order's charge at the processor; none if it knows nothing of it.
+    pub(super) fn charge(&self, order: &str) -> Result<Option<Entry>> {
+        let path = format!("/charges/order-{order}");
+        let answer =
+            self.insist(&path, |shop| match Self::heard(shop.agent.get(shop.url(4, &path)).call()) {
+                Heard::Refused(404, _) => Heard::Answer(Value::Null),
+                heard => heard,
+            })?;
+        if answer.is_null() {
+            return Ok(None);
+        }
+        let status = match answer["status"].as_str() {
+            Some("CHARGED") => Status::Charged,
+            Some("DECLINED") => Status::Declined,
+            Some("VOIDED") => Status::Voided,
+            _ => bail!("a charge without a status: {answer}"),
+        };
+        let charge = &answer["charge"];
+        let charge = match (charge["card"].as_str(), charge["amount"]["minor"].as_u64()) {
+            (Some(card), Some(minor)) => Some((card.to_owned(), minor)),
+            _ if charge.is_null() => None,
+            _ => bail!("a charge without a card or an amount: {answer}"),
+        };
+        Ok(Some(Entry { status, charge }))
+    }
+
+    /// The processor's sums. All prices are in euros.
+    pub(super) fn ledger(&self) -> Result<Sums> {
+        let answer = self.get(4, "/ledger")?;
+        let of = |name: &str| number(&answer, &[&format!("/{name}")]);
+        let (entries, charged) = (of("entries")?, of("charged")?);
+        let (declined, voided) = (of("declined")?, of("voided")?);
+        let net = answer["net"].as_object().into_iter().flatten().filter_map(|(_, net)| net.as_u64()).sum();
+        Ok(Sums { entries, charged, declined, voided, net })
+    }
+
     pub(super) fn stock(&self, sku: &str, quantity: u64, minor: u64) -> Result<()> {
         let body = json!({ "quantity": quantity, "price": { "currency": "EUR", "minor": minor } });
         let path = format!("/stock/{sku}");
@@ -161,7 +211,7 @@ impl Shop {
 
     /// Messages that are set aside, over all services.
     pub(super) fn parked(&self) -> Result<u64> {
-        (1..=3).map(|service| number(&self.get(service, "/stats")?, &["/parked"])).sum()
+        (1..=4).map(|service| number(&self.get(service, "/stats")?, &["/parked"])).sum()
     }
 
     pub(super) fn money(&self, customer: &str) -> Result<u64> {
@@ -182,16 +232,31 @@ fn number(answer: &Value, pointers: &[&str]) -> Result<u64> {
 
 fn shown(order: &Value) -> Option<Shown> {
     let minor = order["amount"]["minor"].as_u64()?;
-    match order["status"].as_str()? {
-        "CONFIRMED" => Some(Shown { confirmed: true, minor }),
-        "CANCELLED" => Some(Shown { confirmed: false, minor }),
-        _ => None,
+    let confirmed = match order["status"].as_str()? {
+        "CONFIRMED" => true,
+        "CANCELLED" => false,
+        _ => return None,
+    };
+    let card = order["reason"].as_str().and_then(card_refusal);
+    Some(Shown { confirmed, minor, card })
+}
+
+/// Whether it was the card, as the reason says it to people.
+fn card_refusal(reason: &str) -> Option<CardRefusal> {
+    if reason.contains("the card was declined") {
+        Some(CardRefusal::Declined)
+    } else if reason.contains("the card processor did not answer") {
+        Some(CardRefusal::Unavailable)
+    } else {
+        None
     }
 }
 
 /// What one client may order, and how fast.
 pub(super) struct Wishes {
     pub(super) customers: Vec<String>,
+    /// Of those, the ones who pay by card: nothing is paid into their accounts.
+    pub(super) cards: BTreeSet<String>,
     pub(super) skus: Vec<String>,
     /// From the end of one order to the next.
     pub(super) pause: Duration,
@@ -232,7 +297,7 @@ pub(super) fn order_on(
                     bail!("key {key} was answered with {id}, then with {again}");
                 }
             }
-            if chance.below(20) == 0 {
+            if chance.below(20) == 0 && !wishes.cards.contains(&asked.customer) {
                 shop.pay_in(&asked.customer, 100, &key)?;
                 note(&mut |books| *books.paid_in.entry(asked.customer.clone()).or_default() += 100);
             }

@@ -2,10 +2,12 @@
 
 mod books;
 mod cache;
+mod cards;
 mod client;
 mod postgres;
 mod shop;
 mod store;
+mod weather;
 
 use std::path::PathBuf;
 
@@ -28,7 +30,7 @@ enum What {
     Postgres(postgres::Arguments),
     /// Write-back on SQLite: a process that writes through a cache, killed between journal, flush and settlement.
     Cache(cache::Arguments),
-    /// The shop: three services and their supervisor, killed while orders come in.
+    /// The shop: three services, the card processor they call and their supervisor, killed while orders come in.
     Shop(shop::Arguments),
 }
 

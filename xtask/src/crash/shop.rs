@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   clients ──orders, each with its key, again until answered──► order ─► payment ─► inventory
-//!      └── books: what was acknowledged                            ▲        ▲           ▲      ▲
-//!   this driver ── kill -9 every 0.2 to 2 s: a service, 1 in 20 times the supervisor ───┴──────┘
-//!   at the end: quiet; every order final; orders, money and stock as in the books; chains proven; no effect twice
+//!      └── books: what was acknowledged                            ▲      ▲   └─► processor ▲      ▲
+//!   this driver ── kill -9 every 0.2 to 2 s: one of them, 1 in 20 times the supervisor ──────┴──────┘
+//!      └── now and then has the card processor be slow, fail, flap, hang, decline, lose its answers
+//!   at the end: quiet; every order final; orders, money and stock as in the books; chains proven; no effect twice;
+//!               the cards charged once for what was confirmed, and for nothing else
 //! ```
 //! The work is cut into series, each with a seed, a folder and up to [`KILLS_PER_SERIES`] kills, so that a long run
 //! can go on where it stopped (`--from`). A seed fixes the orders and the moments of the kills.
@@ -21,10 +23,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::books::{Asked, Books, Shown};
+use super::cards::{self, Entry};
 use super::client::{self, Shop, Wishes};
+use super::weather::Weather;
 use super::{Chance, out};
 use crate::process;
-use crate::shop::{LOOK, SERVICES, UP_MAX, Up, build};
+use crate::shop::{LOOK, PROCESSOR, SERVICES, UP_MAX, Up, build};
 
 /// Kills of one folder.
 const KILLS_PER_SERIES: u64 = 50;
@@ -35,10 +39,12 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 const CLIENTS: u64 = 4;
 
 /// Effects that happen at most once an order: in which service's store, under which type.
-const ONCE: [(&str, &str); 5] = [
+const ONCE: [(&str, &str); 7] = [
     ("order", "OrderCreated"),
     ("payment", "PaymentProcessed"),
     ("payment", "PaymentRefunded"),
+    ("payment", "PaymentRefused"),
+    ("payment", "CardChargeRequested"),
     ("inventory", "InventoryUpdated"),
     ("order", "OrderConfirmed"),
 ];
@@ -74,9 +80,20 @@ struct Summary {
     kills: u64,
     /// Of those, of the supervisor.
     kills_of_supervisor: u64,
+    /// Of the others, those that met the card processor.
+    kills_of_processor: u64,
+    /// How often the processor was told to behave badly for a while.
+    spells: u64,
     orders: u64,
     confirmed: u64,
     cancelled: u64,
+    /// Of the orders, those to be paid by card.
+    card_orders: u64,
+    card_charged: u64,
+    card_declined: u64,
+    /// Cancelled because the processor did not answer for too long.
+    card_given_up: u64,
+    card_voided: u64,
     /// The longest wait for the last order to be final, after a series' last kill.
     quiet_seconds_max: f64,
     seconds: f64,
@@ -127,14 +144,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<bool> {
         println!("{}", serde_json::to_string(&summary)?);
     } else {
         println!(
-            "{} kills ({} of the supervisor), {} orders ({} confirmed, {} cancelled), final within {:.1} s, {} violations",
+            "{} kills ({} of the supervisor, {} of the card processor), {} spells of bad behaviour, {} orders ({} confirmed, {} cancelled), final within {:.1} s, {} violations",
             summary.kills,
             summary.kills_of_supervisor,
+            summary.kills_of_processor,
+            summary.spells,
             summary.orders,
             summary.confirmed,
             summary.cancelled,
             summary.quiet_seconds_max,
             summary.violations.len()
+        );
+        println!(
+            "{} of the orders by card: {} charged, {} declined, {} given up, {} voided",
+            summary.card_orders,
+            summary.card_charged,
+            summary.card_declined,
+            summary.card_given_up,
+            summary.card_voided
         );
     }
     Ok(summary.passed)
@@ -147,7 +174,8 @@ fn series_of(up: &mut Up<'_>, seed: u64, kills: u64, summary: &mut Summary) -> R
     let books = Mutex::new(open_books(&shop, seed)?);
     let stop = AtomicBool::new(false);
     let wishes = Wishes {
-        customers: customers().map(|(name, _)| name).collect(),
+        customers: customers().map(|(name, _)| name).chain(cards()).collect(),
+        cards: cards().collect(),
         skus: skus().map(|(name, _, _)| name).collect(),
         pause: Duration::from_millis(20),
     };
@@ -159,7 +187,7 @@ fn series_of(up: &mut Up<'_>, seed: u64, kills: u64, summary: &mut Summary) -> R
                 client::order_on(&shop, wishes, &format!("{seed}-{client}"), chance, books, stop);
             });
         }
-        let ran = fire(up, kills, &mut chance, summary).map(|()| Instant::now());
+        let ran = fire(up, &shop, kills, &mut chance, summary).map(|()| Instant::now());
         // The supervisor may have been the last one hit; the clients insist on an answer until it is back.
         stop.store(true, Ordering::Relaxed);
         ran
@@ -188,6 +216,11 @@ fn customers() -> impl Iterator<Item = (String, u64)> {
     (0..10).map(|i| (format!("customer-{i}"), if i < 8 { 1_000_000_000 } else { 5_000 }))
 }
 
+/// Customers who pay by card.
+fn cards() -> impl Iterator<Item = String> {
+    (0..4).map(|i| format!("card-{i}"))
+}
+
 /// Articles with stock and price: one of them runs out.
 fn skus() -> impl Iterator<Item = (String, u64, u64)> {
     (0..6).map(|i| (format!("sku-{i}"), if i < 5 { 1_000_000 } else { 60 }, 100 + 7 * i))
@@ -200,6 +233,12 @@ fn open_books(shop: &Shop, seed: u64) -> Result<Books> {
         shop.pay_in(&customer, minor, &format!("{seed}-open-{customer}"))?;
         books.paid_in.insert(customer, minor);
     }
+    for customer in cards() {
+        shop.open_card(&customer, &format!("{seed}-open-{customer}"))?;
+        books.paid_in.insert(customer.clone(), 0);
+        books.inexhaustible.insert(customer.clone());
+        books.cards.insert(customer);
+    }
     for (sku, quantity, minor) in skus() {
         shop.stock(&sku, quantity, minor)?;
         books.stocked.insert(sku.clone(), quantity);
@@ -209,7 +248,9 @@ fn open_books(shop: &Shop, seed: u64) -> Result<Books> {
     books.inexhaustible.extend(skus().filter(|(_, quantity, _)| *quantity > 1_000).map(|(name, _, _)| name));
     let (key, asked) = first(seed);
     let id = shop.is_priced(&asked, &key, UP_MAX)?;
+    let by_card = Asked { customer: "card-0".into(), ..asked.clone() };
     books.acknowledge(&id, asked);
+    books.acknowledge(&shop.order(&format!("{seed}-first-by-card"), &by_card)?, by_card);
     Ok(books)
 }
 
@@ -230,28 +271,42 @@ pub(super) fn warm_up(port_base: u16) -> Result<()> {
     Ok(())
 }
 
-/// Kills, and sees to it that what was killed comes back.
-fn fire(up: &mut Up<'_>, kills: u64, chance: &mut Chance, summary: &mut Summary) -> Result<()> {
+/// Kills, and sees to it that what was killed comes back. The card processor behaves well in the end.
+fn fire(up: &mut Up<'_>, shop: &Shop, kills: u64, chance: &mut Chance, summary: &mut Summary) -> Result<()> {
+    let mut weather = Weather::default();
     for _ in 0..kills {
+        if let Some(behaviour) = weather.change(chance) {
+            shop.behave(&behaviour)?;
+        }
         std::thread::sleep(Duration::from_millis(200 + chance.below(1_800)));
         if process::interrupted() {
             bail!("interrupted; what was done so far is in {}", up.folder.display());
         }
+        let mut processor_met = true;
         if chance.below(20) == 0 {
             up.kill()?;
             up.start()?;
             summary.kills_of_supervisor += 1;
         } else {
-            let first = chance.below(3) as usize;
-            up.kill_service(SERVICES[first])?;
+            let first = chance.below(SERVICES.len() as u64) as usize;
+            let mut met = vec![SERVICES[first]];
             // Now and then two at once.
             if chance.below(10) == 0 {
-                up.kill_service(SERVICES[(first + 1) % 3])?;
+                met.push(SERVICES[(first + 1) % SERVICES.len()]);
             }
+            for service in &met {
+                up.kill_service(service)?;
+            }
+            processor_met = met.contains(&PROCESSOR);
+            summary.kills_of_processor += u64::from(processor_met);
+        }
+        if let (true, Some(behaviour)) = (processor_met, weather.again()) {
+            shop.behave(behaviour)?;
         }
         summary.kills += 1;
     }
-    Ok(())
+    summary.spells += weather.spells;
+    shop.behave(&Weather::fair())
 }
 
 /// Waits for quiet, and compares the books with what the shop shows.
@@ -295,6 +350,35 @@ fn reckon(shop: &Shop, books: &Books, began: Instant, summary: &mut Summary) -> 
     summary.confirmed += shown.values().filter(|order| order.confirmed).count() as u64;
     summary.cancelled += shown.values().filter(|order| !order.confirmed).count() as u64;
     violations.extend(books.balance(&shown, &money, &stock));
+    violations.extend(reckon_cards(shop, books, &shown, began, summary)?);
+    Ok(violations)
+}
+
+/// Compares with the card processor, until it agrees: an order is final while its void is still on its way.
+fn reckon_cards(
+    shop: &Shop,
+    books: &Books,
+    shown: &BTreeMap<String, Shown>,
+    began: Instant,
+    summary: &mut Summary,
+) -> Result<Vec<String>> {
+    let by_card = || books.orders.iter().filter(|(_, asked)| books.cards.contains(&asked.customer));
+    let (ends, violations) = loop {
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        for (id, _) in by_card() {
+            entries.extend(shop.charge(id)?.map(|entry| (id.clone(), entry)));
+        }
+        let (ends, violations) = cards::settle(books, shown, &entries, &shop.ledger()?);
+        if violations.is_empty() || began.elapsed() > QUIET_MAX {
+            break (ends, violations);
+        }
+        std::thread::sleep(LOOK);
+    };
+    summary.card_orders += ends.orders;
+    summary.card_charged += ends.charged;
+    summary.card_declined += ends.declined;
+    summary.card_given_up += ends.given_up;
+    summary.card_voided += ends.voided;
     Ok(violations)
 }
 
