@@ -151,7 +151,11 @@ where
                     let result = ready!(future.poll(cx));
                     // Not when the caller lets go of this future, which may be later.
                     permit.take();
-                    return Poll::Ready(result);
+                    // By variant: an answer is smaller than a refusal, and only what it is gets moved.
+                    return Poll::Ready(match result {
+                        Ok(answer) => Ok(answer),
+                        Err(failed) => Err(failed),
+                    });
                 }
             };
             self.set(next);

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::spec::Checked;
-use super::state::{self, Admission, Arrival, Load, State, Waiter};
+use super::state::{self, Admission, Arrival, Limits, Load, State, Waiter};
 use crate::record::nanos;
 use crate::refusal::{Refusal, Rule, Why};
 use crate::scope::Scope;
@@ -63,32 +63,45 @@ impl Bulkhead {
     ///
     /// # Errors
     /// Refused: all permits are taken, and as many wait as may.
+    #[inline]
     pub fn enter(&self, now: Monotonic, deadline: Option<Deadline>) -> Result<Entered, Refusal> {
-        let recorder = self.0.scope.recorder();
-        let waiter = match self.0.state.arrive() {
+        match self.0.state.arrive() {
             Admission::Go => {
-                if recorder.keeps_all() {
-                    // The load as it is now: this call is in it already.
-                    let (load, limits) = (self.0.state.load(), self.0.state.limits());
-                    let load = Load { in_use: load.in_use.saturating_sub(1), ..load };
-                    let verdict = load.arrival(limits).verdict();
-                    let inputs = state::arrival_inputs(load, limits);
-                    recorder.plain(Rule::Bulkhead, state::ARRIVE, now, inputs, verdict);
+                if self.0.scope.recorder().keeps_all() {
+                    self.keep_entry(now);
                 }
-                return Ok(Entered::Permit(Permit(Arc::clone(&self.0))));
+                Ok(Entered::Permit(Permit(Arc::clone(&self.0))))
             }
-            Admission::Wait(waiter) => waiter,
-            Admission::Refuse(load, limits) => {
-                self.0.refused.fetch_add(1, Ordering::Relaxed);
-                let why = match limits.queue {
-                    0 => Why::BulkheadFull { permits: limits.permits },
-                    capacity => Why::QueueFull { capacity },
-                };
-                let inputs = state::arrival_inputs(load, limits);
-                let verdict = Arrival::Refuse.verdict();
-                return Err(self.0.scope.refuse(Rule::Bulkhead, state::ARRIVE, now, inputs, verdict, why));
-            }
+            Admission::Wait(waiter) => Ok(Entered::Queued(self.queued(waiter, now, deadline))),
+            Admission::Refuse(load, limits) => Err(self.full(load, limits, now)),
+        }
+    }
+
+    /// Everything is kept, so that it had a permit is kept, too.
+    #[cold]
+    fn keep_entry(&self, now: Monotonic) {
+        // The load as it is now: this call is in it already.
+        let (load, limits) = (self.0.state.load(), self.0.state.limits());
+        let load = Load { in_use: load.in_use.saturating_sub(1), ..load };
+        let verdict = load.arrival(limits).verdict();
+        let inputs = state::arrival_inputs(load, limits);
+        self.0.scope.recorder().plain(Rule::Bulkhead, state::ARRIVE, now, inputs, verdict);
+    }
+
+    #[cold]
+    fn full(&self, load: Load, limits: Limits, now: Monotonic) -> Refusal {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+        let why = match limits.queue {
+            0 => Why::BulkheadFull { permits: limits.permits },
+            capacity => Why::QueueFull { capacity },
         };
+        let inputs = state::arrival_inputs(load, limits);
+        let verdict = Arrival::Refuse.verdict();
+        self.0.scope.refuse(Rule::Bulkhead, state::ARRIVE, now, inputs, verdict, why)
+    }
+
+    #[cold]
+    fn queued(&self, waiter: Arc<Waiter>, now: Monotonic, deadline: Option<Deadline>) -> Queued {
         let limit = Duration::from_nanos(self.0.wait.load(Ordering::Relaxed));
         let turn = Turn {
             bulkhead: Arc::clone(&self.0),
@@ -97,7 +110,7 @@ impl Bulkhead {
             limit: deadline.map_or(limit, |deadline| deadline.remaining(now).min(limit)),
             is_deadlines: deadline.is_some_and(|deadline| deadline.remaining(now) <= limit),
         };
-        Ok(Entered::Queued(Queued { turn, sleep: None }))
+        Queued { turn, sleep: None }
     }
 
     /// A permit, now or in its turn.
@@ -139,6 +152,7 @@ fn longest_wait(settings: Option<Checked>) -> u64 {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.0.state.leave();
     }

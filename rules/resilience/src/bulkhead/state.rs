@@ -145,19 +145,28 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn load(&self) -> Load {
         Load::of(self.load.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(super) fn limits(&self) -> Limits {
         Limits::of(self.limits.load(Ordering::Relaxed))
     }
 
     /// A call comes. One exchange where it may go.
+    #[inline]
     pub(super) fn arrive(&self) -> Admission {
         if let Ok(()) = self.go() {
             return Admission::Go;
         }
+        self.arrive_at_a_queue()
+    }
+
+    /// There was no permit at once.
+    #[cold]
+    fn arrive_at_a_queue(&self) -> Admission {
         let mut queue = lock(&self.queue);
         loop {
             // Again, under the lock: now nobody can begin or stop waiting.
@@ -185,6 +194,7 @@ impl State {
     }
 
     /// Takes a permit if one may be taken at once, else says what the load was.
+    #[inline]
     fn go(&self) -> Result<(), Load> {
         loop {
             let load = self.load();
@@ -198,6 +208,7 @@ impl State {
     }
 
     /// A permit comes back: it goes to the first who waits, or is free.
+    #[inline]
     pub(super) fn leave(&self) {
         loop {
             let load = self.load();
@@ -256,6 +267,7 @@ impl State {
         granted.iter().for_each(|waiter| waiter.grant());
     }
 
+    #[inline]
     fn exchange(&self, from: Load, to: Load) -> bool {
         let exchanged =
             self.load.compare_exchange_weak(from.word(), to.word(), Ordering::AcqRel, Ordering::Relaxed);

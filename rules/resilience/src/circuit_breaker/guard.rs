@@ -26,6 +26,7 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// As [`check`](Self::check).
+    #[inline]
     pub fn admit(&mut self, now: Monotonic, deadline: Option<Deadline>) -> Result<Guard, Refusal> {
         let (link, ticket) = self.check_linked(now)?;
         Ok(Guard { breaker: Some(link), ticket, deadline })
@@ -35,6 +36,7 @@ impl CircuitBreaker {
 impl Guard {
     /// Records how the call ended. A failure that came when the caller's time was up counts as cancelled: whose
     /// fault it is, is not known, and impatient callers shall not open a breaker.
+    #[inline]
     pub fn record(mut self, outcome: Outcome) {
         if let Some(link) = self.breaker.take() {
             let breaker = CircuitBreaker::of(link);
@@ -63,12 +65,18 @@ impl Guard {
 }
 
 impl Drop for Guard {
+    #[inline]
     fn drop(&mut self) {
         if let Some(link) = self.breaker.take() {
-            let breaker = CircuitBreaker::of(link);
-            breaker.record(self.ticket, breaker.scope().now(), Outcome::Cancelled);
+            cancelled(link, self.ticket);
         }
     }
+}
+
+#[cold]
+fn cancelled(link: Arc<Link<Core>>, ticket: Ticket) {
+    let breaker = CircuitBreaker::of(link);
+    breaker.record(ticket, breaker.scope().now(), Outcome::Cancelled);
 }
 
 impl fmt::Debug for Guard {

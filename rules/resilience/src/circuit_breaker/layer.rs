@@ -125,6 +125,10 @@ where
                 None => guard.release(),
             }
         }
-        Poll::Ready(result)
+        // By variant: an answer is smaller than a refusal, and only what it is gets moved.
+        Poll::Ready(match result {
+            Ok(answer) => Ok(answer),
+            Err(failed) => Err(failed),
+        })
     }
 }

@@ -110,12 +110,14 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// Refused, with what is left of the open time.
+    #[inline]
     pub fn check(&self, now: Monotonic) -> Result<Ticket, Refusal> {
         self.0.get().check(nanos(now), now)
     }
 
     /// Learns from a call's end. `outcome` as its classifier judged it; of a refusal of our own, see
     /// [`Why::outcome`]. The end of a call that began in an earlier phase says nothing about the present one.
+    #[inline]
     pub fn record(&self, ticket: Ticket, now: Monotonic, outcome: Outcome) {
         self.0.get().record(&self.0, ticket, now, outcome);
     }
@@ -169,6 +171,7 @@ impl CircuitBreaker {
     }
 
     /// As [`check`](Self::check), for who keeps the link with the call.
+    #[inline]
     pub(super) fn check_linked(&mut self, now: Monotonic) -> Result<(Arc<Link<Core>>, Ticket), Refusal> {
         let link = self.0.refresh();
         let ticket = link.value().check(nanos(now), now)?;
@@ -176,10 +179,12 @@ impl CircuitBreaker {
     }
 
     /// The breaker that a kept link belongs to.
+    #[inline]
     pub(super) fn of(link: Arc<Link<Core>>) -> Self {
         CircuitBreaker(Live::from(link))
     }
 
+    #[inline]
     pub(super) fn scope(&self) -> &Arc<Scope> {
         &self.0.get().shared.scope
     }
@@ -200,18 +205,19 @@ impl Core {
         let gate = self.shared.gate.load(Ordering::Acquire);
         if kind(gate) == CLOSED && matches!(self.settings.spec().mode, Mode::Enforce | Mode::ObserveOnly) {
             if self.shared.scope.recorder().keeps_all() {
-                let inputs = Machine::CLOSED.admit_inputs(self.settings.spec().mode, self.settings.timing());
-                self.shared.scope.recorder().plain(
-                    Rule::CircuitBreaker,
-                    machine::ADMIT,
-                    at,
-                    inputs,
-                    Admit::Pass.verdict(),
-                );
+                self.keep_pass(at);
             }
             return Ok(Ticket { gate: Some(gate), started: now });
         }
         self.check_slowly(now, at)
+    }
+
+    /// Everything is kept, so that it passed is kept, too.
+    #[cold]
+    fn keep_pass(&self, at: Monotonic) {
+        let inputs = Machine::CLOSED.admit_inputs(self.settings.spec().mode, self.settings.timing());
+        let (recorder, verdict) = (self.shared.scope.recorder(), Admit::Pass.verdict());
+        recorder.plain(Rule::CircuitBreaker, machine::ADMIT, at, inputs, verdict);
     }
 
     /// Not closed, or not in force.
@@ -294,6 +300,7 @@ impl Core {
         }
     }
 
+    #[cold]
     fn judge(&self, gate: u64, now: u64, at: Monotonic) {
         let (counts, rates) = (self.window.counts(now), self.settings.rates());
         let minimum = u64::from(self.settings.spec().minimum_calls);

@@ -89,6 +89,7 @@ impl Window {
         Some(new)
     }
 
+    #[inline]
     pub(super) fn record(&self, now: u64, entry: Entry) {
         match self {
             Window::Count(window) => window.record(entry),
@@ -176,6 +177,7 @@ impl CountWindow {
         }
     }
 
+    #[inline]
     fn write(&self, place: u64, Entry(entry): Entry) {
         // In bounds: it is a remainder of the length, which came from a u32.
         let Some(slot) = self.ring.get((place % self.ring.len() as u64) as usize) else { return };

@@ -172,30 +172,41 @@ where
             };
         };
         let link = retries.0.refresh();
-        let settings = link.value().settings;
-        if settings.spec().max_attempts == 1 {
+        if link.value().settings.spec().max_attempts == 1 {
             return ResponseFuture {
                 step: Step::Trying { future: self.inner.call(call) },
                 next: None,
                 kept: None,
             };
         }
-        let mut facts = call.facts.clone();
-        let budget = match facts.tokens.take() {
-            Some(tokens) => Supply::Tokens(tokens),
-            None => Supply::Bucket(Arc::clone(link)),
-        };
-        let state = State::new(settings, facts.now, facts.deadline, budget);
         let Some(copy) = self.describe.repeat(&call.request) else {
+            // It is counted as a call that begins all the same.
+            if call.facts.tokens.is_none() {
+                link.value().bucket.gain();
+            }
             return ResponseFuture {
                 step: Step::Trying { future: self.inner.call(call) },
                 next: None,
                 kept: None,
             };
         };
-        let (again, classify) = (Arc::clone(again), self.classify.clone());
-        let kept = Kept { state, again, facts, copy: Some(copy), classify };
-        ResponseFuture { step: Step::Trying { future: self.inner.call(call) }, next: None, kept: Some(kept) }
+        let budget = match &call.facts.tokens {
+            Some(tokens) => Supply::Tokens(tokens.clone()),
+            None => Supply::Bucket(Arc::clone(link)),
+        };
+        let Facts { now, deadline, safety, priority, tokens: _, attempt } = call.facts;
+        // Made where it stays, after the try's future: one that is made first is copied.
+        ResponseFuture {
+            step: Step::Trying { future: self.inner.call(call) },
+            next: None,
+            kept: Some(Kept {
+                state: State::new(link.value().settings, now, deadline, budget),
+                again: Arc::clone(again),
+                facts: Facts { now, deadline, safety, priority, tokens: None, attempt },
+                copy: Some(copy),
+                classify: self.classify.clone(),
+            }),
+        }
     }
 }
 
@@ -225,6 +236,7 @@ impl<S: Clone, R, C, D: Describe<R> + Clone> Kept<S, R, C, D> {
         self.decide(outcome, safety)
     }
 
+    #[cold]
     fn decide(&mut self, outcome: Outcome, safety: Safety) -> Option<Duration> {
         let scope = &self.again.scope;
         let (now, draw) = (scope.now(), scope.draw());
@@ -309,7 +321,13 @@ where
                 StepProject::Trying { future } => {
                     let result = ready!(future.poll(cx));
                     match kept.as_mut().and_then(|kept| kept.after(&result)) {
-                        None => return Poll::Ready(result),
+                        // By variant: an answer is smaller than a refusal, and only what it is gets moved.
+                        None => {
+                            return Poll::Ready(match result {
+                                Ok(answer) => Ok(answer),
+                                Err(failed) => Err(failed),
+                            });
+                        }
                         Some(wait) if wait.is_zero() => Step::Readying,
                         Some(wait) => Step::Waiting { sleep: tokio::time::sleep(wait) },
                     }
