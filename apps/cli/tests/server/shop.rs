@@ -10,6 +10,9 @@ use super::database::{Names, done, fails, password, schemas, server, url_of};
 use super::kit::{PROGRAM, Up, ended, get, http, place, send, text};
 use super::proxy::Proxy;
 
+/// Those that `up` starts, in its order.
+const SERVICES: [&str; 4] = ["order", "payment", "inventory", "processor"];
+
 /// `up` with its stores in the database of this URL, which it finds in its environment.
 fn start(data: &Path, store: &str) -> Up {
     // What is added comes last: the shell puts it there.
@@ -56,7 +59,7 @@ fn orders_are_confirmed_and_cancelled_and_survive_kills_and_a_restart() {
     assert!(waiting.contains("nothing waits"), "{waiting}");
 
     // Whoever lists the machine's processes learns no password.
-    for service in ["order", "payment", "inventory"] {
+    for service in SERVICES {
         let line = std::fs::read(format!("/proc/{}/cmdline", up.pid_of(service))).unwrap();
         let line = text(&line);
         assert!(line.contains("--store") && !line.contains(&password()), "{line}");
@@ -74,10 +77,10 @@ fn orders_are_confirmed_and_cancelled_and_survive_kills_and_a_restart() {
     let left = balance(&up);
     up.kill(Signal::INT);
     assert_eq!(up.end().code(), Some(0), "{:#?}", up.seen);
-    assert_eq!(up.order_of("stopped"), ["order", "payment", "inventory"]);
+    assert_eq!(up.order_of("stopped"), SERVICES);
     assert_eq!(up.order_of("killed"), Vec::<&str>::new());
     assert_eq!(story(&cancelled, &[]), told);
-    for service in ["order", "payment", "inventory"] {
+    for service in SERVICES {
         let verified = format!("{}_{service}", store);
         done(&verified, &["events", "verify", "env:STORE"]);
     }
