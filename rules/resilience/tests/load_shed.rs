@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use mainstay_envelope::{Deadline, Monotonic, Priority};
 use mainstay_resilience::load_shed::{
-    Adaptive, Checked, Entered, GivenUp, Gradient, Limit, Next, Permit, Refused, Sample, Spec, State, Ticket,
+    Adaptive, Checked, Entered, GivenUp, Gradient, Limit, Next, Permit, Refused, Room, Sample, Spec, State,
+    Ticket, replay,
 };
 use proptest::prelude::*;
 
@@ -115,7 +116,8 @@ fn without_a_queue_the_limit_refuses_and_tells_itself() {
     let refused = state.enter(START, Priority::Critical, None, || 1);
     assert!(matches!(refused, Entered::Refused(Refused::LimitReached { limit: 2 }, _)), "{refused:?}");
     state.complete(START, first, Sample::Answered);
-    let _third = admitted(&state, START);
+    let third = admitted(&state, START + ms(1));
+    assert_eq!(third.began(), START + ms(1));
 }
 
 #[test]
@@ -160,6 +162,45 @@ fn a_cancelled_waiter_leaves_its_place_and_takes_no_permit() {
     let mut permits = Vec::new();
     state.complete(START, permit, Sample::Nothing);
     assert_eq!(settle(&state, START, &mut permits).begin, [2]);
+}
+
+// ---- records -------------------------------------------------------------------------------------------
+
+/// Rows: question, when, what was recorded of it, the verdict.
+#[test]
+fn a_record_says_what_was_decided_and_what_is_no_record_is_not_decided() {
+    const ENTER: u8 = 0;
+    const GIVE_UP: u8 = 1;
+    const EVICT: u8 = 2;
+    let waited = |since, deadline, limit| [since, deadline, limit, 0, 0, 0, 0];
+    let evict = |lowest, came| [lowest, came, 0, 0, 0, 0, 0];
+    for (question, at, inputs, verdict) in [
+        // Limit, under way, waiting, capacity, the lowest plus 1, its own, late.
+        (ENTER, 0, [2, 1, 0, 0, 0, 2, 0], Some(0)),
+        (ENTER, 0, [2, 2, 0, 1, 0, 2, 0], Some(1)),
+        (ENTER, 0, [2, 1, 1, 2, 2, 2, 0], Some(1)),
+        (ENTER, 0, [2, 2, 1, 1, 2, 2, 0], Some(2)),
+        (ENTER, 0, [2, 2, 0, 0, 0, 3, 0], Some(3)),
+        (ENTER, 0, [2, 2, 1, 1, 3, 2, 0], Some(4)),
+        (ENTER, 0, [2, 1, 0, 0, 0, 2, 1], Some(5)),
+        (ENTER, 0, [1 << 32, 1, 0, 0, 0, 2, 0], None),
+        (ENTER, 0, [2, 1, 0, 0, 5, 2, 0], None),
+        (ENTER, 0, [2, 1, 0, 0, 0, 4, 0], None),
+        (GIVE_UP, 10, waited(5, u64::MAX, 5), Some(1)),
+        (GIVE_UP, 10, waited(5, u64::MAX, 6), Some(0)),
+        (GIVE_UP, 10, waited(5, 10, 100), Some(1)),
+        (GIVE_UP, 10, waited(5, 11, 100), Some(0)),
+        (EVICT, 0, evict(1, 2), Some(1)),
+        (EVICT, 0, evict(2, 2), Some(0)),
+        (EVICT, 0, evict(2, 1), Some(0)),
+        (3, 0, [2, 1, 0, 0, 0, 2, 0], None),
+    ] {
+        assert_eq!(replay(question, at, inputs), verdict, "{question} at {at} of {inputs:?}");
+    }
+    let room = Room { limit: 2, in_flight: 1, waiting: 3, capacity: 4, lowest: Some(Priority::ALL[1]) };
+    assert_eq!(room.inputs(Priority::ALL[3], Refused::QueueFull), [2, 1, 3, 4, 2, 3, 0]);
+    let nobody = Room { lowest: None, ..room };
+    assert_eq!(nobody.inputs(Priority::ALL[0], Refused::DeadlineReached), [2, 1, 3, 4, 0, 0, 1]);
 }
 
 // ---- how long one waits --------------------------------------------------------------------------------
