@@ -121,6 +121,48 @@ fn without_a_queue_the_limit_refuses_and_tells_itself() {
 }
 
 #[test]
+fn who_cannot_wait_gets_a_permit_or_the_reason() {
+    let state = state(Spec::fixed(1).queue(5));
+    let late = state.try_enter(START, Some(Deadline::at(START)));
+    assert!(matches!(late, Err((Refused::DeadlineReached, _))), "{late:?}");
+    let permit = state.try_enter(START, Some(Deadline::after(START, ms(1)))).unwrap();
+    assert_eq!((state.in_flight(), state.waiting()), (1, 0));
+    let full = state.try_enter(START, None);
+    assert!(matches!(full, Err((Refused::LimitReached { limit: 1 }, _))), "{full:?}");
+    state.complete(START, permit, Sample::Answered);
+    assert_eq!(state.in_flight(), 0);
+}
+
+#[test]
+fn a_permit_that_comes_back_while_a_call_gets_ready_to_wait_is_its_own() {
+    let state = state(Spec::fixed(1).queue(5));
+    let permit = admitted(&state, START);
+    let entered = state.enter(START, Priority::Normal, None, || {
+        state.complete(START, permit, Sample::Answered);
+        1
+    });
+    assert!(matches!(entered, Entered::Admitted(_)), "{entered:?}");
+    assert_eq!((state.in_flight(), state.waiting()), (1, 0));
+}
+
+#[test]
+fn where_nobody_may_wait_no_waiter_is_made_whatever_was_set_before() {
+    let none = |state: &State<u32>| {
+        let refused = state.enter(START, Priority::Normal, None, || panic!("a refusal has to be cheap"));
+        assert!(matches!(refused, Entered::Refused(Refused::LimitReached { .. }, _)), "{refused:?}");
+    };
+    let state = state(Spec::fixed(1).queue(0));
+    let _under_way = admitted(&state, START);
+    none(&state);
+    state.reconfigure(&checked(Spec::fixed(1).queue(7)), START);
+    assert_eq!(state.capacity(), 7);
+    let (ticket, _) = waits(&state, START, Priority::Normal, 1);
+    state.cancel(ticket).unwrap();
+    state.reconfigure(&checked(Spec::fixed(1).queue(0)), START);
+    none(&state);
+}
+
+#[test]
 fn nobody_barges_in_while_others_wait() {
     let state = state(Spec::fixed(1).queue(5));
     let permit = admitted(&state, START);
@@ -416,6 +458,21 @@ fn measuring_refuses_nothing_that_fits() {
             "{}",
             callee.gradient.limit()
         );
+    }
+}
+
+#[test]
+fn what_calls_tell_at_their_end_sets_the_limit_they_meet() {
+    let spec = Spec { limit: Limit::Adaptive(Adaptive::default()), ..Spec::fixed(1) };
+    for (sample, is_lowered) in [(Sample::Overloaded, true), (Sample::Nothing, false)] {
+        let state = state(spec);
+        let (before, mut now) = (state.limit(), START);
+        for _ in 0..1_000 {
+            let permit = admitted(&state, now);
+            now = now + ms(20);
+            state.complete(now, permit, sample);
+        }
+        assert_eq!(state.limit() < before, is_lowered, "{sample:?}: {}", state.limit());
     }
 }
 
