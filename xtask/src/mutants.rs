@@ -46,8 +46,10 @@ const TESTS: &[(&str, &[&str])] = &[
     ("timeout", &["policy"]),
 ];
 
-/// A test that takes longer hangs; that is noticing, too.
-const TEST_LIMIT_S: &str = "90";
+/// Tests that take so many times what they take on unchanged code hang; that is noticing, too. Relative, and never
+/// less than so many seconds, for on a busy machine slowness would pass for noticing.
+const TEST_LIMIT_TIMES: &str = "20";
+const TEST_LIMIT_AT_LEAST_S: &str = "90";
 
 /// One file's mutants, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
@@ -117,7 +119,7 @@ fn one(root: &Path, file: &str, arguments: &Arguments) -> Result<Survivors> {
         std::fs::remove_dir_all(&out).with_context(|| format!("{} can't be removed", out.display()))?;
     }
     std::fs::create_dir_all(&out).with_context(|| format!("{} can't be made", out.display()))?;
-    let mut command = command(file, tests(room), arguments, &out);
+    let mut command = command(file, room, arguments, &out);
     command.current_dir(root).stdout(std::io::stderr());
     eprintln!("mutants: {file}");
     match process::run(&mut command, LIMIT)? {
@@ -126,6 +128,9 @@ fn one(root: &Path, file: &str, arguments: &Arguments) -> Result<Survivors> {
         Ended::Exited(status) => bail!("cargo-mutants failed ({status}); its logs are in {}", out.display()),
         Ended::TimedOut => bail!("still running after {} h; to go on: --resume", LIMIT.as_secs() / 3600),
     }
+    for line in names(&out, "timeout.txt")?.lines() {
+        eprintln!("mutants: {line}: its tests hung, or the machine was too busy; to be sure, try it again");
+    }
     survivors(&out)
 }
 
@@ -133,10 +138,12 @@ fn tests(room: Option<&str>) -> &'static [&'static str] {
     TESTS.iter().find(|(name, _)| Some(*name) == room).map_or(&[], |(_, tests)| tests)
 }
 
-fn command(file: &str, tests: &[&str], arguments: &Arguments, out: &Path) -> Command {
+fn command(file: &str, room: Option<&str>, arguments: &Arguments, out: &Path) -> Command {
+    let tests = tests(room);
     let mut command = process::cargo();
     command.args(["mutants", "--package", PACKAGE, "--all-features", "--colors", "never", "--file", file]);
-    command.args(["--timeout", TEST_LIMIT_S, "--jobs", &arguments.jobs.to_string(), "--output"]).arg(out);
+    command.args(["--timeout-multiplier", TEST_LIMIT_TIMES, "--minimum-test-timeout", TEST_LIMIT_AT_LEAST_S]);
+    command.args(["--jobs", &arguments.jobs.to_string(), "--output"]).arg(out);
     if arguments.resume {
         command.arg("--iterate");
     }
@@ -147,18 +154,27 @@ fn command(file: &str, tests: &[&str], arguments: &Arguments, out: &Path) -> Com
         for test in tests {
             command.args(["--test", test]);
         }
+        // In the source, too, the other rooms' tests judge nothing here, and some take long.
+        command.arg("--");
+        for (other, _) in TESTS.iter().filter(|(other, _)| Some(*other) != room) {
+            command.args(["--skip", &format!("{other}::")]);
+        }
     }
     command
 }
 
 fn survivors(out: &Path) -> Result<Survivors> {
-    let file: PathBuf = out.join("mutants.out/missed.txt");
-    let text = std::fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))?;
     let mut survivors = Survivors::new();
-    for line in text.lines() {
+    for line in names(out, "missed.txt")?.lines() {
         *survivors.entry(unplaced(line)?).or_default() += 1;
     }
     Ok(survivors)
+}
+
+/// One of the lists that the tool leaves behind.
+fn names(out: &Path, list: &str) -> Result<String> {
+    let file: PathBuf = out.join("mutants.out").join(list);
+    std::fs::read_to_string(&file).with_context(|| format!("{} can't be read", file.display()))
 }
 
 /// `path:line:column: what` without where it stands, which changes with every edit above it.

@@ -167,6 +167,53 @@ fn one_probe_at_a_time_whoever_is_cancelled_and_it_never_wedges() {
 }
 
 #[test]
+fn a_probe_belongs_to_the_phase_that_admitted_it() {
+    explore(|| {
+        let breaker = breaker(two().probes(2));
+        call(&breaker, START, Outcome::TRANSIENT);
+        call(&breaker, START, Outcome::TRANSIENT);
+        let due = START + OPEN_FOR;
+        // The first that fails opens it again: the other's end is none of a later phase's business.
+        let threads = (0..2).map(|_| {
+            let breaker = breaker.clone();
+            thread::spawn(move || {
+                let Ok(ticket) = breaker.check(due) else { return };
+                assert!(ticket.is_probe(), "it never closes here");
+                breaker.record(ticket, due, Outcome::TRANSIENT);
+            })
+        });
+        all(threads.collect());
+        let seen = breaker.snapshot(due);
+        assert!(matches!(seen.phase, Phase::Open { .. }) && seen.opened == 2, "{seen:?}");
+    });
+}
+
+#[test]
+fn a_probe_that_ends_late_counts_for_nothing_in_the_next_half_open_phase() {
+    explore(|| {
+        let breaker = breaker(two().probes(2));
+        call(&breaker, START, Outcome::TRANSIENT);
+        call(&breaker, START, Outcome::TRANSIENT);
+        let due = START + OPEN_FOR;
+        let (failing, late) = (breaker.check(due).unwrap(), breaker.check(due).unwrap());
+        let own = breaker.clone();
+        let fails = thread::spawn(move || own.record(failing, due, Outcome::TRANSIENT));
+        let own = breaker.clone();
+        let again = due + OPEN_FOR * 10;
+        let ends_late = thread::spawn(move || own.record(late, again, Outcome::Success));
+        let own = breaker.clone();
+        let next = thread::spawn(move || own.check(again).is_ok());
+        all(vec![fails, ends_late]);
+        if next.join().unwrap() {
+            let phase = breaker.snapshot(again).phase;
+            let only_its_own =
+                Phase::HalfOpen { since: 1_011_000_000_000, under_way: 1, succeeded: 0, failed: 0, slow: 0 };
+            assert_eq!(phase, only_its_own);
+        }
+    });
+}
+
+#[test]
 fn settings_that_change_meanwhile_lose_no_phase_and_wedge_nothing() {
     explore(|| {
         let breaker = breaker(two());
@@ -294,6 +341,31 @@ fn permits_that_come_and_go_with_the_settings_strand_nobody() {
     });
 }
 
+#[test]
+fn a_permit_that_comes_back_when_there_are_too_many_is_not_passed_on() {
+    explore(|| {
+        let bulkhead = bulkhead(2, 1);
+        let [Ok(Entered::Permit(first)), Ok(Entered::Permit(second)), Ok(Entered::Queued(waits))] =
+            [(); 3].map(|()| bulkhead.enter(START, None))
+        else {
+            panic!("two are in, one waits");
+        };
+        let leaves = thread::spawn(move || drop(first));
+        let own = bulkhead.clone();
+        let lowers = thread::spawn(move || {
+            own.reconfigure(Some(bulkhead::Spec::permits(1).queue(1).check().unwrap()));
+            // Whoever is refused now has seen that somebody waits still.
+            own.enter(START, None).is_err()
+        });
+        all(vec![leaves]);
+        if lowers.join().unwrap() {
+            assert_eq!(bulkhead.snapshot().load, Load { in_use: 1, waiting: 1 });
+        }
+        drop((second, waits));
+        assert_eq!(bulkhead.snapshot().load, Load::default());
+    });
+}
+
 // ---- rate limit ----------------------------------------------------------------------------------------
 
 fn tokens(burst: u32) -> rate_limit::Checked {
@@ -334,6 +406,40 @@ fn a_change_of_its_settings_makes_no_token_and_loses_none() {
         threads.push(thread::spawn(move || own.reconfigure(&tokens(9), START)));
         all(threads);
         assert_eq!((given.load(Ordering::SeqCst), bucket.left(START)), (3, 0));
+    });
+}
+
+#[test]
+fn a_request_is_decided_under_one_set_of_settings() {
+    explore(|| {
+        let slow = rate_limit::Spec::token_bucket(1, Duration::from_secs(2)).burst(3).check().unwrap();
+        let bucket = Arc::new(TokenBucket::new(&slow));
+        // One token is left. A bucket of five, one a second, lacks four seconds then, as this one does: the same word.
+        bucket.take(START, 2).unwrap();
+        let own = Arc::clone(&bucket);
+        let takes = thread::spawn(move || own.take(START + Duration::from_millis(1), 1));
+        let own = Arc::clone(&bucket);
+        let changes = thread::spawn(move || own.reconfigure(&tokens(5), START));
+        all(vec![changes]);
+        assert_eq!(takes.join().unwrap(), Ok(()), "both have a token for it");
+        let full_in = bucket.full_in(START);
+        let five = Duration::from_secs(5);
+        assert!(
+            full_in == five || full_in == five + Duration::from_nanos(1),
+            "{full_in:?}: a token costs a second"
+        );
+    });
+}
+
+#[test]
+fn what_is_left_is_read_under_one_set_of_settings() {
+    explore(|| {
+        let bucket = Arc::new(TokenBucket::new(&tokens(3)));
+        let own = Arc::clone(&bucket);
+        let reads = thread::spawn(move || assert_eq!(own.left(START), 3, "as many before as after"));
+        let own = Arc::clone(&bucket);
+        let changes = thread::spawn(move || own.reconfigure(&tokens(9), START));
+        all(vec![reads, changes]);
     });
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use mainstay_envelope::{Deadline, Monotonic, Priority};
 use mainstay_resilience::load_shed::{
-    Adaptive, Checked, Entered, GivenUp, Gradient, Limit, Next, Permit, Refused, Sample, Spec, State, Ticket,
+    Adaptive, Checked, Entered, GivenUp, Gradient, Limit, Next, Permit, Refused, Room, Sample, Spec, State,
+    Ticket, replay,
 };
 use proptest::prelude::*;
 
@@ -115,7 +116,50 @@ fn without_a_queue_the_limit_refuses_and_tells_itself() {
     let refused = state.enter(START, Priority::Critical, None, || 1);
     assert!(matches!(refused, Entered::Refused(Refused::LimitReached { limit: 2 }, _)), "{refused:?}");
     state.complete(START, first, Sample::Answered);
-    let _third = admitted(&state, START);
+    let third = admitted(&state, START + ms(1));
+    assert_eq!(third.began(), START + ms(1));
+}
+
+#[test]
+fn who_cannot_wait_gets_a_permit_or_the_reason() {
+    let state = state(Spec::fixed(1).queue(5));
+    let late = state.try_enter(START, Some(Deadline::at(START)));
+    assert!(matches!(late, Err((Refused::DeadlineReached, _))), "{late:?}");
+    let permit = state.try_enter(START, Some(Deadline::after(START, ms(1)))).unwrap();
+    assert_eq!((state.in_flight(), state.waiting()), (1, 0));
+    let full = state.try_enter(START, None);
+    assert!(matches!(full, Err((Refused::LimitReached { limit: 1 }, _))), "{full:?}");
+    state.complete(START, permit, Sample::Answered);
+    assert_eq!(state.in_flight(), 0);
+}
+
+#[test]
+fn a_permit_that_comes_back_while_a_call_gets_ready_to_wait_is_its_own() {
+    let state = state(Spec::fixed(1).queue(5));
+    let permit = admitted(&state, START);
+    let entered = state.enter(START, Priority::Normal, None, || {
+        state.complete(START, permit, Sample::Answered);
+        1
+    });
+    assert!(matches!(entered, Entered::Admitted(_)), "{entered:?}");
+    assert_eq!((state.in_flight(), state.waiting()), (1, 0));
+}
+
+#[test]
+fn where_nobody_may_wait_no_waiter_is_made_whatever_was_set_before() {
+    let none = |state: &State<u32>| {
+        let refused = state.enter(START, Priority::Normal, None, || panic!("a refusal has to be cheap"));
+        assert!(matches!(refused, Entered::Refused(Refused::LimitReached { .. }, _)), "{refused:?}");
+    };
+    let state = state(Spec::fixed(1).queue(0));
+    let _under_way = admitted(&state, START);
+    none(&state);
+    state.reconfigure(&checked(Spec::fixed(1).queue(7)), START);
+    assert_eq!(state.capacity(), 7);
+    let (ticket, _) = waits(&state, START, Priority::Normal, 1);
+    state.cancel(ticket).unwrap();
+    state.reconfigure(&checked(Spec::fixed(1).queue(0)), START);
+    none(&state);
 }
 
 #[test]
@@ -160,6 +204,45 @@ fn a_cancelled_waiter_leaves_its_place_and_takes_no_permit() {
     let mut permits = Vec::new();
     state.complete(START, permit, Sample::Nothing);
     assert_eq!(settle(&state, START, &mut permits).begin, [2]);
+}
+
+// ---- records -------------------------------------------------------------------------------------------
+
+/// Rows: question, when, what was recorded of it, the verdict.
+#[test]
+fn a_record_says_what_was_decided_and_what_is_no_record_is_not_decided() {
+    const ENTER: u8 = 0;
+    const GIVE_UP: u8 = 1;
+    const EVICT: u8 = 2;
+    let waited = |since, deadline, limit| [since, deadline, limit, 0, 0, 0, 0];
+    let evict = |lowest, came| [lowest, came, 0, 0, 0, 0, 0];
+    for (question, at, inputs, verdict) in [
+        // Limit, under way, waiting, capacity, the lowest plus 1, its own, late.
+        (ENTER, 0, [2, 1, 0, 0, 0, 2, 0], Some(0)),
+        (ENTER, 0, [2, 2, 0, 1, 0, 2, 0], Some(1)),
+        (ENTER, 0, [2, 1, 1, 2, 2, 2, 0], Some(1)),
+        (ENTER, 0, [2, 2, 1, 1, 2, 2, 0], Some(2)),
+        (ENTER, 0, [2, 2, 0, 0, 0, 3, 0], Some(3)),
+        (ENTER, 0, [2, 2, 1, 1, 3, 2, 0], Some(4)),
+        (ENTER, 0, [2, 1, 0, 0, 0, 2, 1], Some(5)),
+        (ENTER, 0, [1 << 32, 1, 0, 0, 0, 2, 0], None),
+        (ENTER, 0, [2, 1, 0, 0, 5, 2, 0], None),
+        (ENTER, 0, [2, 1, 0, 0, 0, 4, 0], None),
+        (GIVE_UP, 10, waited(5, u64::MAX, 5), Some(1)),
+        (GIVE_UP, 10, waited(5, u64::MAX, 6), Some(0)),
+        (GIVE_UP, 10, waited(5, 10, 100), Some(1)),
+        (GIVE_UP, 10, waited(5, 11, 100), Some(0)),
+        (EVICT, 0, evict(1, 2), Some(1)),
+        (EVICT, 0, evict(2, 2), Some(0)),
+        (EVICT, 0, evict(2, 1), Some(0)),
+        (3, 0, [2, 1, 0, 0, 0, 2, 0], None),
+    ] {
+        assert_eq!(replay(question, at, inputs), verdict, "{question} at {at} of {inputs:?}");
+    }
+    let room = Room { limit: 2, in_flight: 1, waiting: 3, capacity: 4, lowest: Some(Priority::ALL[1]) };
+    assert_eq!(room.inputs(Priority::ALL[3], Refused::QueueFull), [2, 1, 3, 4, 2, 3, 0]);
+    let nobody = Room { lowest: None, ..room };
+    assert_eq!(nobody.inputs(Priority::ALL[0], Refused::DeadlineReached), [2, 1, 3, 4, 0, 0, 1]);
 }
 
 // ---- how long one waits --------------------------------------------------------------------------------
@@ -375,6 +458,21 @@ fn measuring_refuses_nothing_that_fits() {
             "{}",
             callee.gradient.limit()
         );
+    }
+}
+
+#[test]
+fn what_calls_tell_at_their_end_sets_the_limit_they_meet() {
+    let spec = Spec { limit: Limit::Adaptive(Adaptive::default()), ..Spec::fixed(1) };
+    for (sample, is_lowered) in [(Sample::Overloaded, true), (Sample::Nothing, false)] {
+        let state = state(spec);
+        let (before, mut now) = (state.limit(), START);
+        for _ in 0..1_000 {
+            let permit = admitted(&state, now);
+            now = now + ms(20);
+            state.complete(now, permit, sample);
+        }
+        assert_eq!(state.limit() < before, is_lowered, "{sample:?}: {}", state.limit());
     }
 }
 

@@ -374,6 +374,36 @@ proptest! {
     }
 }
 
+/// Rows: question, when, what was recorded of it, the verdict.
+#[test]
+fn a_record_says_what_was_decided_and_what_is_no_record_is_not_decided() {
+    const S: u64 = 1_000_000_000;
+    /// The latest reading that is told apart.
+    const FAR: u64 = u64::MAX / 4;
+    let take = |full_at, interval, refill, cost| [full_at, interval, refill, cost, 0, 0, 0];
+    let join = |waiting| [5 * S, S, waiting, 3, u64::MAX, 0, 0];
+    for (question, at, inputs, verdict) in [
+        (question::TAKE, 5 * S, take(0, S, 2 * S, 2), Some(0)),
+        (question::TAKE, 5 * S, take(0, S, 2 * S, 3), Some(1)),
+        (question::TAKE, 5 * S, take(6 * S, S, 2 * S, 2), Some(S + 2)),
+        // The largest numbers that a bucket has.
+        (question::TAKE, 0, take(2 * FAR, 1, FAR, 1), Some(FAR + 3)),
+        (question::TAKE, 0, take(2 * FAR + 1, 1, FAR, 1), None),
+        (question::TAKE, 0, take(0, 1, FAR + 1, 1), None),
+        (question::TAKE, 0, take(0, 0, S, 1), None),
+        (question::TAKE, 0, take(0, 1, S, 1 << 32), None),
+        (question::JOIN, 5 * S, join(0), Some(u64::MAX - 1)),
+        (question::TURN, 5 * S, [5 * S, 0, 0, 0, 0, 0, 0], Some(1)),
+        (question::TURN, 5 * S, [5 * S + 1, 0, 0, 0, 0, 0, 0], Some(0)),
+        (3, 5 * S, take(0, S, 2 * S, 1), None),
+    ] {
+        assert_eq!(replay(question, at, inputs), verdict, "{question} at {at} of {inputs:?}");
+    }
+    let bucket = TokenBucket::new(&checked(Spec::token_bucket(1, SECOND).burst(2)));
+    let verdicts = [1, 3, 2].map(|cost| bucket.take_explained(START, cost).verdict());
+    assert_eq!(verdicts, [0, 1, S + 2]);
+}
+
 // ---- keys ----------------------------------------------------------------------------------------------
 
 #[test]

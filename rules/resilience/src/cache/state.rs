@@ -343,6 +343,7 @@ mod tests {
         assert!(should_refresh(expiry, expiry, ms(100), 0.0, 1.0), "what is expired is always loaded");
         assert!(!should_refresh(at(0), expiry, ms(100), f64::NAN, u));
         assert!(should_refresh(at(0), expiry, Duration::MAX, 10.0, u));
+        assert!(!should_refresh(at(9_999), expiry, ms(100), -1.0, u), "no factor");
     }
 
     #[test]
@@ -367,6 +368,84 @@ mod tests {
             assert_eq!(times.judge(&spec, at(now), false, never), verdict, "{now}");
             assert_eq!(times.covers_errors(&spec, at(now)), now < 1_550, "{now}");
         }
+    }
+
+    #[test]
+    fn chance_has_a_say_from_where_the_largest_draw_reaches_the_expiry() {
+        let spec = Spec::for_everybody(ms(1_000)).ttl_jitter(0.0).early_refresh(2.0);
+        let times = Times::of_load(&spec, None, at(40), at(50), 0);
+        // 36.75 · β · δ before it.
+        assert_eq!(times.early_from, at(1_050 - 735));
+    }
+
+    #[test]
+    fn what_may_not_be_served_stale_covers_no_error_from_its_expiry_on() {
+        let spec = Spec::for_everybody(ms(1_000)).ttl_jitter(0.0);
+        let spec = spec.stale_while_revalidate(Duration::ZERO).stale_if_error(Duration::ZERO);
+        let times = Times::of_load(&spec, None, at(50), at(50), 0);
+        assert!(times.covers_errors(&spec, at(1_049)) && !times.covers_errors(&spec, at(1_050)));
+    }
+
+    #[test]
+    fn what_is_known_to_be_absent_is_known_until_then() {
+        let times = Times::of_absence(ms(100), 0.0, at(50), 0);
+        let expected = Times { since: at(50), delta: LEAST_DELTA, early_from: at(150), expiry: at(150) };
+        assert_eq!(times, expected);
+        let spec = Spec::for_everybody(ms(1_000)).stale_while_revalidate(ms(50));
+        let until = at(150);
+        let (value, held) = (Found::Value { times, held: false }, Found::Value { times, held: true });
+        for (found, now, verdict) in [
+            (Found::Nothing, 0, Verdict::Load),
+            (Found::Absent { until }, 149, Verdict::Absent),
+            (Found::Absent { until }, 150, Verdict::Load),
+            (Found::Failed { until }, 149, Verdict::Failed),
+            (Found::Failed { until }, 150, Verdict::Load),
+            (value, 149, Verdict::Fresh),
+            (value, 150, Verdict::Revalidate),
+            (held, 150, Verdict::Stale),
+        ] {
+            let judged = found.judge(&spec, at(now), || panic!("no chance is needed"));
+            assert_eq!(judged, verdict, "{found:?} at {now}");
+        }
+    }
+
+    #[test]
+    fn who_comes_joins_loads_or_is_turned_away() {
+        let free =
+            Arrival { until: None, waiting: 1, waiters_max: 2, under_way: false, loading: 1, loads_max: 2 };
+        let joins = Arrival { under_way: true, ..free };
+        for (arrival, admission) in [
+            (free, Admission::Load),
+            (Arrival { until: Some(at(11)), ..free }, Admission::Load),
+            (Arrival { until: Some(at(10)), ..free }, Admission::Late),
+            (Arrival { until: Some(at(9)), waiting: 2, ..free }, Admission::Late),
+            (Arrival { waiting: 2, loading: 2, ..free }, Admission::TooManyWait),
+            (Arrival { waiting: 3, ..joins }, Admission::TooManyWait),
+            (joins, Admission::Join),
+            (Arrival { loading: 2, ..joins }, Admission::Join),
+            (Arrival { loading: 2, ..free }, Admission::TooManyLoads),
+            (Arrival { loading: 3, ..free }, Admission::TooManyLoads),
+        ] {
+            assert_eq!(arrival.admit(at(10)), admission, "{arrival:?}");
+        }
+    }
+
+    #[test]
+    fn a_load_whose_leader_died_is_handed_over_once_with_a_limit_of_its_own() {
+        let mut crew = Crew::new(Priority::Low, Some(at(20)), at(100));
+        crew.join(Priority::Normal, Some(at(50)), true);
+        crew.join(Priority::Low, Some(at(30)), true);
+        assert_eq!(
+            (crew.priority(), crew.deadline(), crew.was_handed_over()),
+            (Priority::Normal, at(50), false)
+        );
+        assert!(!crew.take_over(None, at(100)), "it has a leader");
+        assert_eq!((crew.died(), crew.was_handed_over()), (Next::Vacant, true));
+        assert!(crew.take_over(Some(at(150)), at(200)));
+        assert_eq!(crew.deadline(), at(150));
+        crew.join(Priority::Low, None, true);
+        assert_eq!((crew.deadline(), crew.waiting()), (at(200), 3));
+        assert_eq!(crew.died(), Next::Over, "another one would die of it, too");
     }
 
     #[test]

@@ -159,6 +159,32 @@ mod tests {
         assert!(latencies.delay(&settings) < ms(6));
     }
 
+    /// A minimum that the histogram never holds would never be reached: a quarter of what it holds is enough.
+    #[test]
+    fn how_many_calls_are_enough() {
+        for (minimum_calls, calls, is_measured) in
+            [(100, 64, false), (100, 100, true), (u32::MAX, 1_023, false), (u32::MAX, 1_024, true)]
+        {
+            let settings = settings(Spec::percentile(0.95).minimum_calls(minimum_calls));
+            let latencies = Latencies::default();
+            (0..calls).for_each(|_| latencies.record(&settings, ms(5)));
+            let measured = latencies.delay(&settings) < ms(6);
+            assert_eq!(measured, is_measured, "{calls} calls, {minimum_calls} wanted");
+        }
+    }
+
+    #[test]
+    fn what_is_full_is_halved_and_not_forgotten() {
+        let settings = settings(Spec::percentile(0.5).minimum_calls(1_000));
+        let latencies = Latencies::default();
+        (0..4_096).for_each(|_| latencies.record(&settings, ms(5)));
+        // Half of these weigh more than as many new ones.
+        (0..1_984).for_each(|_| latencies.record(&settings, ms(80)));
+        assert!(latencies.delay(&settings) < ms(6), "{:?}", latencies.delay(&settings));
+        (0..128).for_each(|_| latencies.record(&settings, ms(80)));
+        assert!(latencies.delay(&settings) >= ms(80), "{:?}", latencies.delay(&settings));
+    }
+
     #[test]
     fn the_delay_follows_the_callee_when_it_gets_slower() {
         let settings = settings(Spec::percentile(0.95));

@@ -223,7 +223,14 @@ impl TokenBucket {
             let rate = self.rate();
             let next = match rate.take(seen, now, cost) {
                 Ok(next) => next,
-                Err(denied) => return Taken { full_at: seen, rate, result: Err(denied) },
+                // Here nothing is exchanged: look whether it is the same word still.
+                Err(denied) => match self.full_at.load(Ordering::Acquire) {
+                    same if same == seen => return Taken { full_at: seen, rate, result: Err(denied) },
+                    newer => {
+                        seen = newer;
+                        continue;
+                    }
+                },
             };
             match self.full_at.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Taken { full_at: seen, rate, result: Ok(()) },
@@ -234,8 +241,15 @@ impl TokenBucket {
 
     /// Whole permits that are there at `now`.
     pub fn left(&self, now: Monotonic) -> u32 {
-        let full_at = self.word();
-        self.rate().left(full_at, nanos(now))
+        let mut full_at = self.word();
+        loop {
+            let rate = self.rate();
+            // The same word still: it is one of these settings.
+            match self.word() {
+                same if same == full_at => return rate.left(full_at, nanos(now)),
+                newer => full_at = newer,
+            }
+        }
     }
 
     /// When it is full again, from `now`; zero when it is.
@@ -254,8 +268,8 @@ impl TokenBucket {
             return;
         }
         let full_at = self.full_at.swap(SEALED, Ordering::AcqRel);
-        self.interval.store(new.interval, Ordering::Relaxed);
-        self.refill.store(new.refill, Ordering::Relaxed);
+        self.interval.store(new.interval, Ordering::Release);
+        self.refill.store(new.refill, Ordering::Release);
         let carried = new.carry_over(old, full_at, nanos(now));
         // Another word than before, by a nanosecond, so that nobody who has read it under the old settings can
         // still exchange it.
@@ -264,7 +278,8 @@ impl TokenBucket {
     }
 
     fn rate(&self) -> Rate {
-        Rate { interval: self.interval.load(Ordering::Relaxed), refill: self.refill.load(Ordering::Relaxed) }
+        // Whoever sees a new setting sees the seal, too, or what came after it.
+        Rate { interval: self.interval.load(Ordering::Acquire), refill: self.refill.load(Ordering::Acquire) }
     }
 
     fn word(&self) -> u64 {
