@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
+mod kit;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainstay_envelope::{Clock, Monotonic, Priority, SeededChance, Timestamp};
+use kit::{Virtual, ms, secs};
+use mainstay_envelope::{Monotonic, Priority, SeededChance};
 use mainstay_resilience::bulkhead::Spec as Permits;
 use mainstay_resilience::load_shed::{Adaptive, LARGEST_LIMIT};
 use mainstay_resilience::record::Recording;
@@ -20,31 +23,9 @@ use mainstay_resilience::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// The clock that the tests' timers run on.
-#[derive(Debug)]
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> Monotonic {
-        Monotonic(self.0.elapsed())
-    }
-
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(0)
-    }
-}
-
 fn policy(spec: InboundSpec) -> InboundPolicy {
     Policy::inbound("route")
-        .clock(Arc::new(Virtual(tokio::time::Instant::now())))
+        .clock(Arc::new(Virtual::new()))
         .chance(Arc::new(SeededChance::new(1)))
         .record(Recording::All, 4_096)
         .spec(spec)

@@ -3,23 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
+mod kit;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainstay_envelope::{Clock, Monotonic, SeededChance, Timestamp};
+use kit::{Virtual, ms};
+use mainstay_envelope::{Clock, SeededChance};
 use mainstay_resilience::bulkhead::{BlockingPool, BlockingSpec};
 use mainstay_resilience::{
     Breaker, Cloned, EveryErrorIsTransient, Facts, Failed, Policy, Retry, Safety, Scope, Why,
 };
 use tower_layer::Layer;
 use tower_service::Service;
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
 
 const CALLEES: usize = 3;
 const CALLS: u64 = 200;
@@ -42,19 +41,6 @@ struct Seen {
     began: Duration,
     ended: Duration,
     result: Result<u64, Option<Why>>,
-}
-
-#[derive(Debug)]
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> Monotonic {
-        Monotonic(self.0.elapsed())
-    }
-
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(0)
-    }
 }
 
 #[derive(Clone)]
@@ -112,7 +98,7 @@ fn run(illness: Illness, policies: impl Fn(usize, Arc<dyn Clock>) -> Policy) -> 
     let (open, gate) = mpsc::channel();
     let gate = Arc::new(Mutex::new(gate));
     let seen = runtime.unwrap().block_on(async {
-        let clock: Arc<dyn Clock> = Arc::new(Virtual(tokio::time::Instant::now()));
+        let clock: Arc<dyn Clock> = Arc::new(Virtual::new());
         let mut callers = Vec::new();
         for callee in 0..CALLEES {
             let policy = policies(callee, Arc::clone(&clock));

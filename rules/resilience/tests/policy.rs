@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers may fail the test")]
 
+mod kit;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainstay_envelope::{Clock, Deadline, Monotonic, RetryTokens, SeededChance, Timestamp};
+use kit::{Virtual, ms, secs};
+use mainstay_envelope::{Deadline, Monotonic, RetryTokens, SeededChance};
 use mainstay_resilience::bulkhead::Spec as Permits;
 use mainstay_resilience::circuit_breaker::{Counts, Phase};
 use mainstay_resilience::record::Recording;
@@ -20,31 +23,9 @@ use mainstay_resilience::{
 use tower_layer::{Layer, layer_fn};
 use tower_service::Service;
 
-const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// The clock of the tests' virtual time: the one that timers run on.
-#[derive(Debug)]
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> Monotonic {
-        Monotonic(self.0.elapsed())
-    }
-
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(0)
-    }
-}
-
 fn outbound() -> OutboundBuilder {
     Policy::outbound("callee")
-        .clock(Arc::new(Virtual(tokio::time::Instant::now())))
+        .clock(Arc::new(Virtual::new()))
         .chance(Arc::new(SeededChance::new(1)))
         .record(Recording::All, 4_096)
 }

@@ -8,6 +8,8 @@
     reason = "a test's helpers may fail the test"
 )]
 
+mod kit;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,40 +17,23 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use mainstay_envelope::{Clock, Deadline, Monotonic, Priority, SeededChance, Timestamp};
+use kit::{Virtual, ms};
+use mainstay_envelope::{Deadline, Priority, SeededChance};
 use mainstay_resilience::load_shed::{self, LoadShed, Sample};
 use mainstay_resilience::rate_limit::{self, KeyedRateLimit, Pacer, RateLimit};
 use mainstay_resilience::record::{Recorder, Recording};
 use mainstay_resilience::{
     Call, EveryErrorIsTransient, Facts, Failed, NotDone, Refusal, Replayed, Rule, Scope, Why, replay,
 };
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{advance, sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
-const fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
 const SECOND: Duration = Duration::from_secs(1);
-
-/// The runtime's virtual time, read as a monotonic clock.
-#[derive(Debug)]
-struct Virtual(Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> Monotonic {
-        Monotonic(Instant::now() - self.0)
-    }
-
-    fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(0)
-    }
-}
 
 fn scope() -> Arc<Scope> {
     let recorder = Recorder::new(Recording::Notable, 64, 1);
-    Arc::new(Scope::new("shop", Arc::new(Virtual(Instant::now())), Arc::new(SeededChance::new(1)), recorder))
+    Arc::new(Scope::new("shop", Arc::new(Virtual::new()), Arc::new(SeededChance::new(1)), recorder))
 }
 
 /// Takes `work`, then answers with what it was asked; counts who is inside.

@@ -232,34 +232,17 @@ mod modelled {
         }
 
         macro_rules! number {
-            ($name:ident, $value:ident) => {
+            ($name:ident, $value:ident: $($does:ident)+) => {
                 #[expect(missing_docs, reason = "as the standard library's")]
                 impl $name {
-                    pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                    $(pub fn $does(&self, value: $value, order: Ordering) -> $value {
                         point();
-                        self.0.fetch_add(value, order)
-                    }
-
-                    pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
-                        point();
-                        self.0.fetch_sub(value, order)
-                    }
-
-                    pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                        point();
-                        self.0.fetch_and(value, order)
-                    }
-
-                    pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
-                        point();
-                        self.0.fetch_min(value, order)
-                    }
-
-                    pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
-                        point();
-                        self.0.fetch_max(value, order)
-                    }
+                        self.0.$does(value, order)
+                    })+
                 }
+            };
+            ($($name:ident, $value:ident;)+) => {
+                $(number!($name, $value: fetch_add fetch_sub fetch_and fetch_min fetch_max);)+
             };
         }
 
@@ -268,9 +251,6 @@ mod modelled {
         word!(AtomicU32, StdU32, u32);
         word!(AtomicU64, StdU64, u64);
         word!(AtomicUsize, StdUsize, usize);
-        number!(AtomicU8, u8);
-        number!(AtomicU32, u32);
-        number!(AtomicU64, u64);
-        number!(AtomicUsize, usize);
+        number!(AtomicU8, u8; AtomicU32, u32; AtomicU64, u64; AtomicUsize, usize;);
     }
 }

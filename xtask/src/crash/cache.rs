@@ -12,17 +12,14 @@
 //! where it stopped (`--from`). A seed fixes the steps and the moments; what a moment meets is up to the machine.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
+use super::worker::{self, Killed};
 use super::{Chance, out};
 use crate::examples;
 use crate::process::{self, Ended};
@@ -147,7 +144,7 @@ enum Moment {
 
 /// One pair of files and the kills around them.
 struct Series<'a> {
-    worker: &'a Path,
+    program: &'a Path,
     folder: PathBuf,
     seed: u64,
     chance: Chance,
@@ -158,13 +155,9 @@ struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    fn begin(worker: &'a Path, out: &Path, seed: u64) -> Result<Self> {
-        let folder = out.join(format!("cache-{seed}"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
-        Ok(Series { worker, folder, seed, chance: Chance(seed), ledger: String::new(), next: 1 })
+    fn begin(program: &'a Path, out: &Path, seed: u64) -> Result<Self> {
+        let folder = worker::fresh(out, &format!("cache-{seed}"))?;
+        Ok(Series { program, folder, seed, chance: Chance(seed), ledger: String::new(), next: 1 })
     }
 
     /// True when everything was as promised.
@@ -205,7 +198,7 @@ impl<'a> Series<'a> {
     }
 
     fn command(&self, command: &str) -> Command {
-        let mut process = Command::new(self.worker);
+        let mut process = Command::new(self.program);
         process::without_package(&mut process);
         process.arg(command).arg("--folder").arg(&self.folder).stdin(Stdio::null());
         process
@@ -219,29 +212,9 @@ impl<'a> Series<'a> {
         if let Moment::At(step, nth) = moment {
             command.args(["--halt", step, "--nth", &nth.to_string()]);
         }
-        let stderr = File::create(&log).context("a log can't be made")?;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("{} can't be started", self.worker.display()))?;
-        let (pid, stdout) = (Pid::from_child(&child), child.stdout.take());
-        let kill = move || {
-            // It fails only when the worker is gone already, which its status tells.
-            let _ = kill_process(pid, Signal::KILL);
-        };
         let after = if let Moment::After(after) = moment { after } else { PATIENCE };
-        let (done, ended) = mpsc::channel::<()>();
-        let timer = thread::spawn(move || {
-            let late = ended.recv_timeout(after) == Err(RecvTimeoutError::Timeout);
-            if late {
-                kill();
-            }
-            late
-        });
-        let mut stdout = BufReader::new(stdout.context("the worker has no output")?);
-        let (mut lines, mut heard, mut line, mut struck) = (0, 0, String::new(), false);
-        while stdout.read_line(&mut line).context("the worker's output can't be read")? > 0 {
+        let mut heard = 0;
+        let Killed { lines, late, struck, status } = worker::kill_one(&mut command, &log, after, |line| {
             let words: Vec<&str> = line.trim_end().split(' ').collect();
             let strikes = match words[..] {
                 ["halted"] => true,
@@ -256,22 +229,10 @@ impl<'a> Series<'a> {
                 _ => bail!("the worker says {line:?}"),
             };
             if words.len() == 3 {
-                self.ledger.push_str(&line);
+                self.ledger.push_str(line);
             }
-            if strikes {
-                kill();
-                struck = true;
-            }
-            lines += 1;
-            line.clear();
-        }
-        // Only now, when nobody kills any more, may the process id be given away.
-        drop(done);
-        let late = timer.join().unwrap_or(false);
-        let status = child.wait().context("the worker can't be waited for")?;
-        if process::interrupted() {
-            bail!("interrupted; what was done so far is in {}", self.folder.display());
-        }
+            Ok(strikes)
+        })?;
         let ended = if late && !matches!(moment, Moment::After(_)) {
             Some(format!("killed: it did not come so far within {PATIENCE:?}"))
         } else if late || struck {
@@ -376,7 +337,7 @@ mod tests {
     #[test]
     fn every_series_kills_at_every_step_and_at_moments_that_are_none() {
         let mut series = Series {
-            worker: Path::new(""),
+            program: Path::new(""),
             folder: PathBuf::new(),
             seed: 1,
             chance: Chance(1),

@@ -8,6 +8,7 @@ mod postgres;
 mod shop;
 mod store;
 mod weather;
+mod worker;
 
 use std::path::PathBuf;
 

@@ -26,6 +26,7 @@ use super::books::{Asked, Books, Shown};
 use super::cards::{self, Entry};
 use super::client::{self, Shop, Wishes};
 use super::weather::Weather;
+use super::worker::fresh;
 use super::{Chance, out};
 use crate::process;
 use crate::shop::{LOOK, PROCESSOR, SERVICES, UP_MAX, Up, build};
@@ -115,11 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<bool> {
             continue;
         }
         let kills = KILLS_PER_SERIES.min(arguments.rounds - series * KILLS_PER_SERIES);
-        let folder = out.join(format!("shop-{seed}"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
+        let folder = fresh(&out, &format!("shop-{seed}"))?;
         let mut up = Up::new(&binary, &folder, arguments.port_base);
         let ran = series_of(&mut up, seed, kills, &mut summary);
         up.end();

@@ -15,17 +15,14 @@
 //! moments of the kills; what a moment meets is up to the machine.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::worker::{self, Killed};
 use super::{Chance, out};
 use crate::examples;
 use crate::process::{self, Ended};
@@ -198,7 +195,7 @@ enum Moment {
 
 /// One file and its kills.
 struct Series<'a> {
-    worker: &'a Path,
+    program: &'a Path,
     folder: PathBuf,
     seed: u64,
     chance: Chance,
@@ -209,13 +206,9 @@ struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    fn begin(worker: &'a Path, out: &Path, seed: u64) -> Result<Self> {
-        let folder = out.join(format!("store-{seed}"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("{} can't be removed", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
-        Ok(Series { worker, folder, seed, chance: Chance(seed), ledger: String::new(), next: 0 })
+    fn begin(program: &'a Path, out: &Path, seed: u64) -> Result<Self> {
+        let folder = worker::fresh(out, &format!("store-{seed}"))?;
+        Ok(Series { program, folder, seed, chance: Chance(seed), ledger: String::new(), next: 0 })
     }
 
     /// True when everything was as promised.
@@ -276,7 +269,7 @@ impl<'a> Series<'a> {
     }
 
     fn command(&self, command: &str) -> Command {
-        let mut process = Command::new(self.worker);
+        let mut process = Command::new(self.program);
         process::without_package(&mut process);
         process.arg(command).arg("--file").arg(self.folder.join("store.db"));
         process.args(["--seed", &self.seed.to_string(), "--writers", "4"]).stdin(Stdio::null());
@@ -285,52 +278,19 @@ impl<'a> Series<'a> {
 
     /// Starts a worker and kills it; how many lines it said and, if it was not our kill, how it ended.
     fn kill_one(&mut self, moment: Moment) -> Result<(u64, Option<String>)> {
-        let stderr = File::create(self.folder.join("stderr")).context("a log can't be made")?;
-        let mut child = self
-            .command("append")
-            .args(["--from", &self.next.to_string()])
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("{} can't be started", self.worker.display()))?;
-        let (pid, stdout) = (Pid::from_child(&child), child.stdout.take());
-        let kill = move || {
-            // It fails only when the worker is gone already, which its status tells.
-            let _ = kill_process(pid, Signal::KILL);
-        };
+        let log = self.folder.join("stderr");
+        let mut command = self.command("append");
+        command.args(["--from", &self.next.to_string()]);
         let after = if let Moment::After(after) = moment { after } else { PATIENCE };
-        let (done, ended) = mpsc::channel::<()>();
-        let timer = thread::spawn(move || {
-            let in_time = ended.recv_timeout(after);
-            if in_time == Err(RecvTimeoutError::Timeout) {
-                kill();
-            }
-            in_time.is_err_and(|error| error == RecvTimeoutError::Timeout)
-        });
-        let mut stdout = BufReader::new(stdout.context("the worker has no output")?);
-        let (mut lines, mut heard, mut line, mut struck) = (0, 0, String::new(), false);
-        while stdout.read_line(&mut line).context("the worker's output can't be read")? > 0 {
-            if line.starts_with("ack ") {
-                heard += 1;
-                if moment == Moment::Heard(heard) {
-                    kill();
-                    struck = true;
-                }
-            }
+        let mut heard = 0;
+        let Killed { lines, late, struck, status } = worker::kill_one(&mut command, &log, after, |line| {
             if let Some(number) = line.strip_prefix("try ").and_then(|rest| rest.split(' ').next()) {
                 self.next = self.next.max(number.parse::<u64>().context("a number of an act")? + 1);
             }
-            lines += 1;
-            self.ledger.push_str(&line);
-            line.clear();
-        }
-        // Only now, when nobody kills any more, may the process id be given away.
-        drop(done);
-        let late = timer.join().unwrap_or(false);
-        let status = child.wait().context("the worker can't be waited for")?;
-        if process::interrupted() {
-            bail!("interrupted; what was done so far is in {}", self.folder.display());
-        }
+            self.ledger.push_str(line);
+            heard += u64::from(line.starts_with("ack "));
+            Ok(line.starts_with("ack ") && moment == Moment::Heard(heard))
+        })?;
         let ended = if late && matches!(moment, Moment::Heard(_)) {
             Some(format!("killed: it said {heard} acknowledgements within {PATIENCE:?}"))
         } else {
@@ -448,7 +408,7 @@ mod tests {
     #[test]
     fn moments_are_drawn_early_under_load_and_at_an_acknowledgement() {
         let mut series = Series {
-            worker: Path::new(""),
+            program: Path::new(""),
             folder: PathBuf::new(),
             seed: 1,
             chance: Chance(1),

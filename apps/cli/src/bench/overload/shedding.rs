@@ -90,7 +90,7 @@ async fn loads(lasts: Duration) -> Result<Figures> {
     }
     let over = began.elapsed();
     client.ask(USUAL * CAPACITY, AFTER).await;
-    tokio::time::sleep(PATIENCE + WORK).await;
+    client.all_ended().await?;
     let ended = std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
     let steps = spans.into_iter().map(|(times, from, to, before, after)| {
         let came: Vec<&Ended> = ended.iter().filter(|call| (from..to).contains(&call.came)).collect();
@@ -143,6 +143,17 @@ impl Client {
             }
             asked = due.max(asked);
         }
+    }
+
+    /// Waits until every call has ended, as each does by its own patience.
+    async fn all_ended(&self) -> Result<()> {
+        let all = async {
+            while (self.ended.lock().unwrap_or_else(PoisonError::into_inner).len() as u64) < self.sent {
+                tokio::time::sleep(WORK).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE * 100, all).await;
+        waited.context("calls have not ended long after their time; nothing is reported")
     }
 }
 

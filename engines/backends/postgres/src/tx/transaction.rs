@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::own::Own;
 use crate::error::{self, Kind, SqlError, kind};
+use crate::limit::silent;
 use crate::ops::outbox::Pending;
 use crate::ops::{self, Ended, Place};
 use crate::options::Isolation;
@@ -98,7 +99,7 @@ impl Transaction {
             self.runtime.block_on(async { tokio::time::timeout(left, call(&mut conn, &self.place)).await });
         ended.unwrap_or_else(|_| {
             self.state.borrow_mut().broken = true;
-            Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+            Err(silent(left))
         })
     }
 
@@ -205,7 +206,7 @@ impl Transaction {
                 Ok(answer)
             }
             Ok(Err(error)) => Err(self.failed(&error)),
-            Err(_) => Err(self.failed(&sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
+            Err(_) => Err(self.failed(&silent(left))),
         }
     }
 }
