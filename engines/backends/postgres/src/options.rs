@@ -140,8 +140,9 @@ impl Options {
         self
     }
 
-    /// Batches of appends that may be under way at once, each on a connection; 1 to 16, default 2. While one waits for
-    /// its commit the other one gathers.
+    /// Batches of appends that may be under way at once, each on a connection; 1 to 16, default 2. A further one
+    /// goes out when a batch is full, or 8 ms after the one before that is still under way: a large batch costs less
+    /// than two small ones, and nobody waits behind one that is held up.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes.clamp(1, 16);
         self

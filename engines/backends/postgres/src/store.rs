@@ -137,7 +137,7 @@ impl Postgres {
         if !options.read_only {
             // The lanes, and one to tell other processes.
             let pool = Pool::new(&connect, &options, options.lanes + 1);
-            let queue = Arc::new(Queue::new(options.queue));
+            let queue = Arc::new(Queue::new(options.queue, options.batch_acts));
             let lane = Lane {
                 queue: Arc::clone(&queue),
                 pool: pool.clone(),
@@ -147,7 +147,6 @@ impl Postgres {
                 hints: Arc::clone(&hints),
                 retry,
                 budget: Arc::clone(&budget),
-                acts_max: options.batch_acts,
                 bytes_max: options.batch_bytes,
             };
             for _ in 0..options.lanes {

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
 use mainstay_envelope::Context;
 use mainstay_event_store::{
     Abort, Act, AppendError, Condition, Direction, EventType, Expected, NewEvent, Payload, Query, Refusal,
-    Retry, Row, Store, StreamName, TransactError, Tx, Version, ViewName,
+    Retry, Row, Store, StreamName, TransactError, Tx, Version, ViewName, limits,
 };
 use mainstay_postgres::sqlx::{self, Connection, Executor, PgConnection, Row as _};
 use mainstay_postgres::{Isolation, Options, Postgres, Schema, Transaction};
@@ -104,6 +105,47 @@ async fn a_condition_sees_what_was_committed_after_the_snapshot() {
             let late = store.read_stream(&stream("late"), Version(1), Direction::Forwards, 1).await.unwrap();
             assert_eq!(late.version, Version::EMPTY, "{isolation:?}");
         }
+    })
+    .await;
+}
+
+/// A batch that waits for the lock of a stream is one lane's trouble: what comes after it goes out beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_is_held_up_holds_up_nobody_behind_it() {
+    with_store("held_up", async |store| {
+        let (locked, done) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let closure = {
+            let (store, locked, done) = (store.clone(), Arc::clone(&locked), Arc::clone(&done));
+            tokio::spawn(async move {
+                transact(&store, move |tx| {
+                    tx.append(&stream("held"), Expected::Any, &[event("First")])?;
+                    locked.wait();
+                    done.wait();
+                    Ok(())
+                })
+                .await
+            })
+        };
+        tokio::task::spawn_blocking(move || locked.wait()).await.unwrap();
+        // Two that are too large for one batch, and come one right after the other.
+        let large = |to: &str| {
+            let payload = || Payload::plain(vec![0; limits::PAYLOAD_BYTES_MAX]);
+            let id = || Context::system().new_id();
+            let events = (0..3).map(|_| NewEvent::new(id(), EventType::new("Large").unwrap(), payload()));
+            Act::append(stream(to), Expected::Any, events.collect())
+        };
+        let cx = Context::system();
+        let mut held_up = pin!(store.append(&cx, large("held")));
+        let mut free = pin!(store.append(&cx, large("free")));
+        tokio::select! {
+            biased;
+            early = &mut held_up => panic!("a lock was not waited for: {early:?}"),
+            answer = &mut free => { answer.unwrap(); }
+        }
+        assert!(!closure.is_finished(), "it should still hold the lock");
+        tokio::task::spawn_blocking(move || done.wait()).await.unwrap();
+        closure.await.unwrap().unwrap();
+        held_up.await.unwrap();
     })
     .await;
 }

@@ -1,16 +1,22 @@
 //! A lane: takes a batch, sends it, answers, takes the next.
+//!
+//! Two small batches cost the server more than a large one, so a lane leaves what waits to the batch under way, whose lane
+//! takes it next. But that one may be waiting itself, for a lock or for a slow network: nobody waits behind it for longer
+//! than [`PATIENCE`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_event_store::repeat::{self, Verdict as Repeat};
 use mainstay_event_store::{AppendError, Appended, Refusal, StoreId, StreamName, Version};
 use mainstay_resilience::retry::Checked;
 use sqlx::PgConnection;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::batch::{Builder, Prepared};
 use super::statement::{Form, Verdict, send};
-use super::{Job, Queue};
+use super::{Job, Queue, Waiting};
 use crate::connect::Way;
 use crate::error::{self, Kind, kind};
 use crate::hints::Hints;
@@ -21,6 +27,10 @@ use crate::receipt::Mark;
 use crate::retries::{RaceBudget, Retries};
 use crate::schema::Schema;
 use crate::select;
+
+/// How long after the last batch went out the next one is sent beside it, when it is not full before. Some times what a
+/// batch takes on a server nearby; on a network with a longer way the batches follow each other so closely.
+const PATIENCE: Duration = Duration::from_millis(8);
 
 type Reply = oneshot::Sender<Result<Appended, AppendError>>;
 
@@ -35,7 +45,6 @@ pub(crate) struct Lane {
     pub(crate) hints: Arc<Hints>,
     pub(crate) retry: Checked,
     pub(crate) budget: Arc<RaceBudget>,
-    pub(crate) acts_max: usize,
     pub(crate) bytes_max: usize,
 }
 
@@ -46,6 +55,7 @@ struct Taken {
     locks: Locks,
     jobs: Vec<(mainstay_envelope::Context, Reply, tokio::sync::OwnedSemaphorePermit)>,
     streams: Vec<StreamName>,
+    since: Instant,
 }
 
 impl Drop for Taken {
@@ -55,9 +65,21 @@ impl Drop for Taken {
             for stream in &self.streams {
                 waiting.busy.remove(stream);
             }
+            if let Some(index) = waiting.under_way.iter().position(|since| *since == self.since) {
+                waiting.under_way.swap_remove(index);
+            }
         }
         self.queue.changed.notify_one();
     }
+}
+
+/// What a lane finds.
+enum Next {
+    Batch(Box<Taken>),
+    /// Something waits, and is left to others until then.
+    Later(Instant),
+    Nothing,
+    Closed,
 }
 
 impl Lane {
@@ -66,25 +88,44 @@ impl Lane {
         loop {
             let changed = self.queue.changed.notified();
             match self.take() {
-                Some(taken) => {
-                    // Another lane may find more.
-                    self.queue.changed.notify_one();
-                    self.work(taken).await;
+                Next::Batch(mut taken) => {
+                    self.work(&mut taken).await;
+                    // Who was answered often comes again at once: then it is in the next batch.
+                    tokio::task::yield_now().await;
                 }
-                None if self.queue.waiting().closed.is_some() => {
+                Next::Later(at) => {
+                    let _ = tokio::time::timeout_at(at, changed).await;
+                    self.queue.waiting().timers -= 1;
+                }
+                Next::Nothing => changed.await,
+                Next::Closed => {
                     self.queue.changed.notify_one();
                     return;
                 }
-                None => changed.await,
             }
         }
     }
 
-    /// The next batch; none when nothing waits that could go out now.
-    fn take(&self) -> Option<Taken> {
+    fn take(&self) -> Next {
         let mut waiting = self.queue.waiting();
-        let waiting = &mut *waiting;
-        let mut builder = Builder::new(self.acts_max, self.bytes_max);
+        if waiting.closed.is_some() {
+            return Next::Closed;
+        }
+        let youngest = waiting.under_way.iter().max();
+        if let Some(at) = youngest.map(|since| *since + PATIENCE)
+            && !waiting.jobs.is_empty()
+            && waiting.jobs.len() < self.queue.batch_acts
+            && Instant::now() < at
+        {
+            waiting.timers += 1;
+            return Next::Later(at);
+        }
+        self.batch(&mut waiting).map_or(Next::Nothing, |taken| Next::Batch(Box::new(taken)))
+    }
+
+    /// The next batch; none when nothing waits that could go out now.
+    fn batch(&self, waiting: &mut Waiting) -> Option<Taken> {
+        let mut builder = Builder::new(self.queue.batch_acts, self.bytes_max);
         let mut jobs = Vec::new();
         let mut left = std::collections::VecDeque::new();
         while let Some(job) = waiting.jobs.pop_front() {
@@ -114,10 +155,16 @@ impl Lane {
         streams.sort_unstable();
         streams.dedup();
         waiting.busy.extend(streams.iter().cloned());
-        Some(Taken { queue: Arc::clone(&self.queue), acts, locks, jobs, streams })
+        let since = Instant::now();
+        waiting.under_way.push(since);
+        if !waiting.jobs.is_empty() {
+            // What did not fit is another lane's.
+            self.queue.changed.notify_one();
+        }
+        Some(Taken { queue: Arc::clone(&self.queue), acts, locks, jobs, streams, since })
     }
 
-    async fn work(&self, mut taken: Taken) {
+    async fn work(&self, taken: &mut Taken) {
         let acts = std::mem::take(&mut taken.acts);
         let jobs = std::mem::take(&mut taken.jobs);
         let Some((cx, ..)) = jobs.first() else { return };

@@ -2,10 +2,9 @@
 //!
 //! ```text
 //!   append ──► queue (bounded) ──► lane 1 ── one statement, one commit ──► the server
-//!   append ──►                 ──► lane 2 ── …                             the others gather meanwhile
+//!   append ──►                 ──► lane 2 ── when that one takes long, or a batch is full
 //! ```
-//! Nobody waits for a batch to become large: a lane that is free takes what is there. So alone an act goes out at once,
-//! and under load a commit is shared by whoever came while the one before was under way.
+//! Alone an act goes out at once, and under load a commit is shared by whoever came while the one before was under way.
 
 mod batch;
 mod lane;
@@ -18,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mainstay_envelope::Context;
 use mainstay_event_store::{Act, AppendError, Appended, Author, Refusal, StreamName};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 pub(crate) use batch::Prepared;
 pub(crate) use lane::{Lane, resolve};
@@ -44,6 +44,10 @@ struct Waiting {
     jobs: VecDeque<Job>,
     /// The streams of batches that are under way.
     busy: HashSet<StreamName>,
+    /// Since when each batch is.
+    under_way: Vec<Instant>,
+    /// Lanes that will look again by themselves.
+    timers: usize,
     /// No lane will ever take another job.
     closed: Option<Refusal>,
 }
@@ -55,16 +59,19 @@ pub(crate) struct Queue {
     wary: AtomicU32,
     waiting: Mutex<Waiting>,
     places: Arc<Semaphore>,
+    /// So many acts make a batch full.
+    batch_acts: usize,
     /// A job came, or streams became free.
     changed: Notify,
 }
 
 impl Queue {
-    pub(crate) fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize, batch_acts: usize) -> Self {
         Self {
             wary: AtomicU32::new(0),
             waiting: Mutex::default(),
             places: Arc::new(Semaphore::new(places.max(1))),
+            batch_acts,
             changed: Notify::new(),
         }
     }
@@ -101,14 +108,17 @@ impl Queue {
             }
         };
         let (reply, answer) = oneshot::channel();
-        {
+        let look = {
             let mut waiting = self.waiting();
             if let Some(refusal) = &waiting.closed {
                 return Err(refusal.clone().into());
             }
             waiting.jobs.push_back(Job { act, cx: cx.clone(), reply, _place: place });
+            waiting.timers == 0 || waiting.jobs.len() >= self.batch_acts
+        };
+        if look {
+            self.changed.notify_one();
         }
-        self.changed.notify_one();
         answer.await.unwrap_or_else(|_| {
             Err(AppendError::Unknown { why: "the runtime ended before the answer came".into() })
         })
