@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_envelope_in_the_extensions_says_the_rest_and_is_lowered_before_it_goes_out() {
-        let at = |secs| Deadline::at(Monotonic(Duration::from_secs(secs)));
+        let at = |secs| Deadline::at(Monotonic::from_origin(Duration::from_secs(secs)));
         let chance = SeededChance::new(1);
         let envelope = Envelope::begin(Priority::Critical, &chance)
             .lower_deadline(at(10))

@@ -22,10 +22,10 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// An arbitrary reading of a monotonic clock.
-const START: Monotonic = Monotonic(secs(5_000));
+const START: Monotonic = Monotonic::from_origin(secs(5_000));
 
 fn nanos(reading: Monotonic) -> u64 {
-    reading.0.as_nanos() as u64
+    reading.as_nanos()
 }
 
 fn scope() -> Arc<Scope> {

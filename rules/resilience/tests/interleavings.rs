@@ -25,7 +25,7 @@ use mainstay_resilience::{
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-const START: Monotonic = Monotonic(Duration::from_secs(1_000));
+const START: Monotonic = Monotonic::from_origin(Duration::from_secs(1_000));
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
 fn setting(name: &str, default: u64) -> u64 {

@@ -22,7 +22,7 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// An arbitrary reading of a monotonic clock.
-const START: Monotonic = Monotonic(Duration::from_secs(5_000));
+const START: Monotonic = Monotonic::from_origin(Duration::from_secs(5_000));
 
 fn checked(spec: Spec) -> Checked {
     spec.check().unwrap()

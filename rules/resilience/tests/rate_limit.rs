@@ -25,7 +25,7 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// An arbitrary reading of a monotonic clock.
-const START: Monotonic = Monotonic(Duration::from_secs(5_000));
+const START: Monotonic = Monotonic::from_origin(Duration::from_secs(5_000));
 
 fn checked(spec: Spec) -> Checked {
     spec.check().unwrap()
@@ -88,7 +88,7 @@ fn an_earlier_reading_of_the_clock_waits_longer_and_wins_nothing() {
 #[test]
 fn the_end_of_time_neither_overflows_nor_lets_everything_through() {
     let bucket = TokenBucket::new(&checked(Spec::token_bucket(1, SECOND)));
-    let end = Monotonic(Duration::MAX);
+    let end = Monotonic::from_origin(Duration::MAX);
     assert_eq!(bucket.take(end, 1), Ok(()));
     assert_eq!(not_yet(bucket.take(end, 1)), SECOND);
 }

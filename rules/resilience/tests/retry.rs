@@ -20,7 +20,7 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// An arbitrary reading of a monotonic clock.
-const START: Monotonic = Monotonic(secs(5_000));
+const START: Monotonic = Monotonic::from_origin(secs(5_000));
 
 /// A failure that only the settings, the budget or the deadline can keep from being retried.
 const FAILED: Outcome = Outcome::TRANSIENT;
@@ -293,7 +293,7 @@ fn time_spent_in_the_tries_counts_against_the_total() {
 
 #[test]
 fn a_clock_at_its_very_end_overflows_nothing() {
-    let end = Monotonic(Duration::MAX);
+    let end = Monotonic::from_origin(Duration::MAX);
     for (total, expected) in
         [(None, Decision::RetryAfter(secs(1))), (Some(secs(10)), Decision::GiveUp(Reason::DeadlineTooNear))]
     {

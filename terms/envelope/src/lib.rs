@@ -109,8 +109,6 @@ mod parts;
 #[doc(hidden)]
 pub mod sync;
 mod text;
-#[cfg(target_os = "linux")]
-mod ticks;
 mod time;
 mod tokens;
 mod trace;

@@ -181,11 +181,11 @@ mod tests {
 
     #[test]
     fn nothing_remains_at_the_deadline_or_after_it() {
-        let at = |secs| Monotonic(Duration::from_secs(secs));
+        let at = |secs| Monotonic::from_origin(Duration::from_secs(secs));
         let deadline = Deadline::after(at(5), Duration::from_secs(2));
         assert_eq!(deadline.remaining(at(6)), Duration::from_secs(1));
         assert_eq!(deadline.remaining(at(7)), Duration::ZERO);
         assert_eq!(deadline.remaining(at(8)), Duration::ZERO);
-        assert_eq!(Deadline::after(at(5), Duration::MAX).reading(), Monotonic(Duration::MAX));
+        assert_eq!(Deadline::after(at(5), Duration::MAX).reading(), Monotonic::from_origin(Duration::MAX));
     }
 }

@@ -5,8 +5,8 @@
 
 use std::fmt::Debug;
 use std::ops::Add;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,29 +29,43 @@ impl Timestamp {
     }
 }
 
-/// An instant on a clock that never goes back: the time since an origin that only this process knows.
+/// An instant on a clock that never goes back: the time since an origin that only this process knows, in whole
+/// nanoseconds, up to 584 years of them.
 ///
 /// Meaningless elsewhere, so it has no serialized form; what travels is a remaining duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Monotonic(pub Duration);
+pub struct Monotonic(u64);
 
 impl Monotonic {
     /// The origin of the clock.
-    pub const ORIGIN: Self = Self(Duration::ZERO);
+    pub const ORIGIN: Self = Self(0);
 
-    /// The instant `elapsed` after the origin.
+    /// The far end of time.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The instant `elapsed` after the origin; [`MAX`](Self::MAX) for what is later than that.
     pub const fn from_origin(elapsed: Duration) -> Self {
-        Self(elapsed)
+        Self(nanos(elapsed))
+    }
+
+    /// The instant so many nanoseconds after the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
     }
 
     /// The time since the origin.
     pub const fn since_origin(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// The same in nanoseconds.
+    pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
     /// The time from `earlier` to `self`; zero when `earlier` is in fact later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -59,9 +73,15 @@ impl Add<Duration> for Monotonic {
     type Output = Self;
 
     /// Saturates at the far end of time instead of overflowing: a hostile duration must not panic.
+    #[inline]
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
+        Self(self.0.saturating_add(nanos(duration)))
     }
+}
+
+/// Saturates.
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }
 
 /// Where a process gets its time from. One is made at the top and handed down in a
@@ -90,14 +110,14 @@ pub trait Clock: Send + Sync + Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[inline]
     fn now(&self) -> Monotonic {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        Monotonic(ORIGIN.get_or_init(Instant::now).elapsed())
+        system::now()
     }
 
-    #[cfg(target_os = "linux")]
+    #[inline]
     fn recent(&self) -> Monotonic {
-        Monotonic(crate::ticks::recent(|| SystemClock.now().since_origin()))
+        system::recent()
     }
 
     fn wall(&self) -> Timestamp {
@@ -107,6 +127,50 @@ impl Clock for SystemClock {
             Err(before) => -millis(before.duration()),
         })
     }
+}
+
+/// The kernel's own readings, since the machine's start: as numbers, without a detour over the standard library's
+/// instants, which are checked and subtracted with each reading.
+#[cfg(target_os = "linux")]
+mod system {
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::Monotonic;
+
+    #[inline]
+    pub(super) fn now() -> Monotonic {
+        read(ClockId::Monotonic)
+    }
+
+    /// As of the last tick: read without a processor's instruction that waits for what was begun before it, so that it
+    /// costs a few nanoseconds and holds nothing up.
+    #[inline]
+    pub(super) fn recent() -> Monotonic {
+        read(ClockId::MonotonicCoarse)
+    }
+
+    #[inline]
+    fn read(clock: ClockId) -> Monotonic {
+        let at = clock_gettime(clock);
+        // Neither is ever negative.
+        Monotonic((at.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(at.tv_nsec as u64))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+
+    use super::Monotonic;
+
+    /// Since the first reading.
+    pub(super) fn now() -> Monotonic {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        Monotonic::from_origin(ORIGIN.get_or_init(Instant::now).elapsed())
+    }
+
+    pub(super) use now as recent;
 }
 
 /// A clock that moves only when told, for tests and simulation. Clones share the same time.
@@ -174,7 +238,8 @@ mod tests {
         let late = early + Duration::from_secs(2);
         assert_eq!(late.saturating_since(early), Duration::from_secs(2));
         assert_eq!(early.saturating_since(late), Duration::ZERO);
-        assert_eq!((late + Duration::MAX).since_origin(), Duration::MAX);
+        assert_eq!((late + Duration::MAX, Monotonic::from_origin(Duration::MAX)), (Monotonic::MAX, Monotonic::MAX));
+        assert_eq!(Monotonic::from_nanos(late.as_nanos()), late);
     }
 
     #[test]
@@ -182,7 +247,7 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_millis(i64::MAX));
         clock.advance(Duration::MAX);
         clock.advance(Duration::MAX);
-        assert_eq!(clock.now().since_origin(), Duration::MAX);
+        assert_eq!(clock.now(), Monotonic::MAX);
         assert_eq!(clock.wall(), Timestamp::from_millis(i64::MAX));
     }
 

@@ -18,7 +18,7 @@ fn chance() -> SeededChance {
 }
 
 fn at(secs: u64) -> Deadline {
-    Deadline::at(Monotonic(Duration::from_secs(secs)))
+    Deadline::at(Monotonic::from_origin(Duration::from_secs(secs)))
 }
 
 fn call() -> Envelope {

@@ -247,7 +247,7 @@ proptest! {
 
     #[test]
     fn an_envelope_comes_back_from_the_wire_as_it_was(sent in envelope(), wait in 0..1_000_000u64) {
-        let now = Monotonic(Duration::from_secs(wait));
+        let now = Monotonic::from_origin(Duration::from_secs(wait));
         let mut expected = sent.clone();
         if let Some(deadline) = sent.deadline() {
             // The same time remains, on another clock.
@@ -268,7 +268,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_decoding_panic_and_all_that_is_read_can_be_sent(headers in headers(), wait: u64) {
-        let now = Monotonic(Duration::from_millis(wait));
+        let now = Monotonic::from_origin(Duration::from_millis(wait));
         let fields = headers.iter().map(|(name, value)| (name, value));
         if let Ok(envelope) = wire::decode(fields, now, Boundary::Trusted, &SeededChance::new(9)) {
             let again = wire::decode(wire::encode(&envelope, now), now, Boundary::Trusted, &SeededChance::new(9));
@@ -291,7 +291,7 @@ proptest! {
         let sent = wire::encode(&forged, Monotonic::default()).into_iter()
             .map(|(name, value)| (name.to_owned(), value.into_bytes()));
         let fields: Vec<_> = sent.chain(noise).collect();
-        let now = Monotonic(Duration::from_secs(5));
+        let now = Monotonic::from_origin(Duration::from_secs(5));
         match wire::decode(fields, now, Boundary::Edge(edge), &SeededChance::new(9)) {
             Ok(envelope) => {
                 prop_assert_eq!(envelope.priority(), set);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const CORRELATION: &str = "\"0190163d-8694-739b-aea5-966c26f8ad91\"";
-const NOW: Monotonic = Monotonic(Duration::from_secs(1_000));
+const NOW: Monotonic = Monotonic::from_origin(Duration::from_secs(1_000));
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -84,7 +84,7 @@ fn a_deadline_is_anchored_anew_on_the_receivers_clock() {
     assert_eq!(received.deadline(), Some(Deadline::at(NOW + ms(1_500))));
     assert_eq!(trusted(&[]).unwrap().deadline(), None);
     assert_eq!(trusted(&[("mainstay-remaining-ms", "0")]).unwrap().deadline(), Some(Deadline::at(NOW)));
-    let reached = full().lower_deadline(Deadline::at(Monotonic(ms(1))));
+    let reached = full().lower_deadline(Deadline::at(Monotonic::from_origin(ms(1))));
     assert!(wire::encode(&reached, NOW).contains(&("mainstay-remaining-ms", "0".to_owned())));
     let endless = Envelope::begin(Priority::Low, &SeededChance::new(1))
         .lower_deadline(Deadline::after(NOW, Duration::MAX));

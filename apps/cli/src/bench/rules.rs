@@ -140,7 +140,7 @@ pub(crate) fn given() -> impl FnMut() -> Monotonic {
     let mut at = 0_u64;
     move || {
         at += 1_000;
-        Monotonic(Duration::from_nanos(at))
+        Monotonic::from_nanos(at)
     }
 }
 

@@ -81,9 +81,14 @@ pub(crate) fn passes(kind: Kind) -> bool {
     )
 }
 
-/// The server's words, with its code and what it adds to them; for other errors sqlx's.
+/// The server's words, with its code and what it adds to them; for other errors sqlx's, but for a connection that failed:
+/// whose it was is to be said.
 pub(crate) fn words(error: &sqlx::Error) -> String {
-    let sqlx::Error::Database(database) = error else { return error.to_string() };
+    let database = match error {
+        sqlx::Error::Database(database) => database,
+        sqlx::Error::Io(error) => return format!("the connection to the server failed ({error})"),
+        error => return error.to_string(),
+    };
     let Some(error) = database.try_downcast_ref::<PgDatabaseError>() else { return database.to_string() };
     let mut text = format!("{} ({})", error.message(), error.code());
     for more in [error.detail(), error.hint()].into_iter().flatten() {

@@ -133,8 +133,8 @@ impl<P: Projection, Source: Store, Target: Store> Reader<P, Source, Target> {
     /// Waits until the rows are as fresh as is asked for.
     async fn settle(&self, cx: &Context, consistency: Consistency<'_>) -> Result<(), ViewError> {
         let Consistency::ReadYourWrites(receipt) = consistency else { return Ok(()) };
-        let began = cx.now().0;
-        let ends = began.saturating_add(cx.remaining().unwrap_or(WAIT));
+        let began = cx.now();
+        let ends = began + cx.remaining().unwrap_or(WAIT);
         let mut bell = self.bell.clone();
         loop {
             // Before looking: a ring between the look and the wait must not be missed.
@@ -149,12 +149,12 @@ impl<P: Projection, Source: Store, Target: Store> Reader<P, Source, Target> {
             if needed.is_some() && reached >= needed {
                 return Ok(());
             }
-            let now = cx.now().0;
+            let now = cx.now();
             if now >= ends {
-                let waited_ms = u64::try_from(now.saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+                let waited_ms = u64::try_from(now.saturating_since(began).as_millis()).unwrap_or(u64::MAX);
                 return Err(ViewError::NotYet { projection: P::NAME, needed, reached, waited_ms });
             }
-            let left = ends.saturating_sub(now);
+            let left = ends.saturating_since(now);
             match &mut bell {
                 Some(bell) => {
                     let heard = tokio::time::timeout(SLOW_LOOK.min(left), bell.changed()).await;

@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Monotonic {
-        Monotonic(Duration::from_millis(millis))
+        Monotonic::from_origin(Duration::from_millis(millis))
     }
 
     fn until(millis: u64) -> Option<Deadline> {

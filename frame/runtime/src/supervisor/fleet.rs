@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     const fn at(millis: u64) -> Monotonic {
-        Monotonic(Duration::from_millis(millis))
+        Monotonic::from_origin(Duration::from_millis(millis))
     }
 
     const EXIT: Input = Input::Exited { for_good: false };

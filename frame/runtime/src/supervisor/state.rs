@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     const fn at(millis: u64) -> Monotonic {
-        Monotonic(Duration::from_millis(millis))
+        Monotonic::from_origin(Duration::from_millis(millis))
     }
 
     /// Without chance: 100, 200, 400 ms …, at most 2 s.

@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn at(since: u64) -> Monotonic {
-        Monotonic(millis(since))
+        Monotonic::from_origin(millis(since))
     }
 
     /// Looks every 20 ms; what blocks for 50 ms is told.

@@ -27,7 +27,7 @@ struct Virtual(tokio::time::Instant);
 
 impl Clock for Virtual {
     fn now(&self) -> Monotonic {
-        Monotonic(self.0.elapsed())
+        Monotonic::from_origin(self.0.elapsed())
     }
 
     fn wall(&self) -> Timestamp {

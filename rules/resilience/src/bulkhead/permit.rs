@@ -148,7 +148,7 @@ impl Bulkhead {
 }
 
 fn longest_wait(settings: Option<Checked>) -> u64 {
-    settings.map_or(0, |settings| nanos(Monotonic(settings.spec().wait)))
+    settings.map_or(0, |settings| nanos(Monotonic::from_origin(settings.spec().wait)))
 }
 
 impl Drop for Permit {

@@ -91,7 +91,7 @@ impl<T> Kept<T> {
     }
 
     pub(super) fn times(&self) -> Times {
-        let at = |nanos| Monotonic(Duration::from_nanos(nanos));
+        let at = |nanos| Monotonic::from_nanos(nanos);
         let delta = Duration::from_micros(self.delta.into());
         Times { since: at(self.since), delta, early_from: at(self.fresh_until), expiry: at(self.expiry) }
     }

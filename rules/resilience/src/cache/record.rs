@@ -94,13 +94,13 @@ pub(super) fn instead(
 }
 
 fn stale(spec: &Spec) -> [u64; 2] {
-    [spec.stale_while_revalidate, spec.stale_if_error].map(|time| nanos(Monotonic(time)))
+    [spec.stale_while_revalidate, spec.stale_if_error].map(|time| nanos(Monotonic::from_origin(time)))
 }
 
 /// Decides a recorded question of a cache again: the verdict it must have had. None if this version has no such
 /// question.
 pub fn replay(question: u8, at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
-    let reading = |nanos| Monotonic(Duration::from_nanos(nanos));
+    let reading = |nanos| Monotonic::from_nanos(nanos);
     let number = |n| usize::try_from(n).unwrap_or(usize::MAX);
     // Of the settings only these have a say.
     let spec = |revalidate, errors| {

@@ -2,9 +2,12 @@
 //! core to core with every call.
 
 use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use mainstay_envelope::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use mainstay_envelope::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A value with cache lines of its own (two of them, because processors fetch them in pairs): what one thread writes
 /// there takes nothing from the others.
@@ -12,17 +15,61 @@ use mainstay_envelope::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed}
 #[repr(align(128))]
 pub(super) struct Line<T>(pub(super) T);
 
-/// The number of the present thread: they are numbered as they come. It says only where a call is counted.
+/// The number of the present thread: the lowest that no other living thread has, so that threads that come and go are
+/// spread over the shards as evenly as those that stay. It says only where a call is counted.
+#[inline]
 pub(super) fn thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Apart from what gives it back, so that a look at it is a plain load.
     thread_local!(static NUMBER: Cell<Option<usize>> = const { Cell::new(None) });
-    NUMBER.with(|number| {
-        number.get().unwrap_or_else(|| {
-            let new = NEXT.fetch_add(1, Relaxed);
-            number.set(Some(new));
-            new
-        })
+    NUMBER.get().unwrap_or_else(|| {
+        let new = number();
+        NUMBER.set(Some(new));
+        new
     })
+}
+
+/// Takes a number for as long as the thread lives.
+#[cold]
+fn number() -> usize {
+    thread_local!(static TAKEN: Cell<Option<Taken>> = const { Cell::new(None) });
+    let taken = Taken(numbers().take());
+    let number = taken.0;
+    // A thread that is about to end can't keep it: then it is given back at once, and used all the same.
+    let _ = TAKEN.try_with(|kept| kept.set(Some(taken)));
+    number
+}
+
+/// Given back when the thread ends.
+struct Taken(usize);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        numbers().free.push(Reverse(self.0));
+    }
+}
+
+/// The numbers that living threads don't have.
+struct Numbers {
+    free: BinaryHeap<Reverse<usize>>,
+    /// And all from here on.
+    next: usize,
+}
+
+impl Numbers {
+    fn take(&mut self) -> usize {
+        self.free.pop().map_or_else(
+            || {
+                self.next += 1;
+                self.next - 1
+            },
+            |Reverse(number)| number,
+        )
+    }
+}
+
+fn numbers() -> MutexGuard<'static, Numbers> {
+    static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { free: BinaryHeap::new(), next: 0 });
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands out places of a ring in blocks, one at a time to each shard.
@@ -77,5 +124,32 @@ impl Blocks {
                 return first;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn living_threads_have_numbers_of_their_own_and_one_that_ended_leaves_its_to_the_next() {
+        // Others of this test's process may take and give back meanwhile, so only what holds whatever they do.
+        let mine = thread();
+        assert_eq!(thread(), mine, "for life");
+        let mut largest = 0;
+        for _ in 0..1_000 {
+            let others = thread::spawn(thread).join().unwrap();
+            assert_ne!(others, mine);
+            largest = largest.max(others);
+        }
+        assert!(largest < 500, "a thousand threads, one after the other, went through {largest} numbers");
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_taken_first() {
+        let mut numbers = Numbers { free: BinaryHeap::new(), next: 0 };
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [0, 1, 2]);
+        numbers.free.extend([Reverse(2), Reverse(0)]);
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [0, 2, 3]);
     }
 }

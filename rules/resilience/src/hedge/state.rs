@@ -127,9 +127,9 @@ pub(super) fn inputs(safety: Safety, deadline: Option<Deadline>, had_a_token: bo
 
 pub(super) fn replay(question: u8, at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
     let [safe, deadline, had_a_token, ..] = inputs;
-    let deadline = Deadline::at(Monotonic(Duration::from_nanos(deadline)));
+    let deadline = Deadline::at(Monotonic::from_nanos(deadline));
     let safety = if safe == 1 { Safety::Safe } else { Safety::Unsafe };
-    let now = Monotonic(Duration::from_nanos(at));
+    let now = Monotonic::from_nanos(at);
     (question == HEDGE).then(|| u64::from(may_hedge(now, safety, Some(deadline), || had_a_token == 1)))
 }
 
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_second_try_needs_safety_time_and_a_token_in_this_order() {
-        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let at = |ms| Monotonic::from_origin(Duration::from_millis(ms));
         for (safety, deadline, token, expected, asked) in [
             (Safety::Safe, None, true, true, true),
             (Safety::Keyed, Some(11), true, true, true),

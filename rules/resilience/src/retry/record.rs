@@ -93,12 +93,12 @@ pub fn replay(question: u8, at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
         _ => Outcome::Cancelled,
     };
     let safety = [Safety::Safe, Safety::Keyed, Safety::Unsafe].get((head >> 2 & 3) as usize).copied()?;
-    let deadline = (deadline != NONE).then(|| Deadline::at(Monotonic(Duration::from_nanos(deadline))));
+    let deadline = (deadline != NONE).then(|| Deadline::at(Monotonic::from_nanos(deadline)));
     let budget = Recorded(head & HAD_A_TOKEN != 0);
     let previous = Duration::from_nanos(previous);
     let mut state =
         State::recorded(Checked::recorded(spec), deadline, (attempts >> 32) as u32, previous, budget);
-    Some(verdict(state.after(Monotonic(Duration::from_nanos(at)), outcome, safety, draw)))
+    Some(verdict(state.after(Monotonic::from_nanos(at), outcome, safety, draw)))
 }
 
 /// What the budget answered then.
@@ -166,11 +166,11 @@ mod tests {
             let cap = (base + Duration::from_nanos(room)).min(super::super::spec::LONGEST_WAIT);
             let spec = Spec { base, factor, cap, jitter, max_attempts, total: None };
             // One that the end of time could not be told from "none".
-            let deadline = deadline.map(|nanos| Deadline::at(Monotonic(Duration::from_nanos(nanos.min(NONE - 1)))));
+            let deadline = deadline.map(|nanos| Deadline::at(Monotonic::from_nanos(nanos.min(NONE - 1))));
             let settings = Checked::recorded(spec);
             let mut state = State::recorded(settings, deadline, failures, base, Recorded(had_a_token));
             let inputs = inputs(&state, outcome, safety, draw);
-            let decision = state.after(Monotonic(Duration::from_nanos(at)), outcome, safety, draw);
+            let decision = state.after(Monotonic::from_nanos(at), outcome, safety, draw);
             let (inputs, verdict) = judged(inputs, decision);
             prop_assert_eq!(replay(AFTER, at, inputs), Some(verdict));
         }

@@ -64,7 +64,7 @@ pub enum Reason {
 /// use std::time::Duration;
 ///
 /// let spec = Spec::exact(Duration::from_secs(1), Duration::from_secs(8)).check()?;
-/// let start = Monotonic(Duration::from_secs(1_000));   // a reading of the caller's clock
+/// let start = Monotonic::from_origin(Duration::from_secs(1_000));   // a reading of the caller's clock
 /// let deadline = Deadline::after(start, Duration::from_secs(10));
 /// let mut state = State::new(spec, start, Some(deadline), Unbudgeted);
 ///

@@ -70,7 +70,7 @@ pub(super) fn begin_inputs(
     deadline: Option<Deadline>,
 ) -> [u64; INPUTS] {
     let kind = u64::from(kind == Kind::Attempt);
-    let at_most = at_most.map_or(NONE, |limit| nanos(Monotonic(limit)));
+    let at_most = at_most.map_or(NONE, |limit| nanos(Monotonic::from_origin(limit)));
     let deadline = deadline.map_or(NONE, |deadline| nanos(deadline.reading()));
     inputs([kind, at_most, deadline])
 }
@@ -100,8 +100,8 @@ pub(super) fn replay(question: u8, at: u64, inputs: [u64; INPUTS]) -> Option<u64
         BEGIN => {
             let kind = if first == 1 { Kind::Attempt } else { Kind::Total };
             let at_most = (second != NONE).then(|| Duration::from_nanos(second));
-            let deadline = (third != NONE).then(|| Deadline::at(Monotonic(Duration::from_nanos(third))));
-            let now = Monotonic(Duration::from_nanos(at));
+            let deadline = (third != NONE).then(|| Deadline::at(Monotonic::from_nanos(third)));
+            let now = Monotonic::from_nanos(at);
             Some(begin_verdict(&limit(kind, now, at_most, deadline)))
         }
         OVER => Some(u64::from(at >= first)),
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_earlier_limit_holds_and_says_whose_it_was() {
-        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let at = |ms| Monotonic::from_origin(Duration::from_millis(ms));
         let ms = Duration::from_millis;
         let deadline = |ms| Some(Deadline::at(at(ms)));
         let attempt = Why::AttemptTimedOut { limit: ms(300) };
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn what_is_recorded_is_these_numbers() {
         let nanos = Duration::from_nanos;
-        let deadline = |at| Some(Deadline::at(Monotonic(nanos(at))));
+        let deadline = |at| Some(Deadline::at(Monotonic::from_origin(nanos(at))));
         for (kind, at_most, deadline, recorded, verdict) in [
             (Kind::Total, None, None, [0, NONE, NONE], 1),
             (Kind::Attempt, Some(nanos(3)), None, [1, 3, NONE], 5 << 2 | 2),
@@ -156,14 +156,14 @@ mod tests {
             // decided at 2 ns
             assert_eq!(replay(BEGIN, 2, inputs), Some(verdict), "{recorded:?}");
         }
-        let inputs = over_inputs(Monotonic(nanos(7)));
+        let inputs = over_inputs(Monotonic::from_origin(nanos(7)));
         assert_eq!(inputs[..3], [7, 0, 0]);
         assert_eq!([6, 7].map(|at| replay(OVER, at, inputs)), [Some(0), Some(1)]);
     }
 
     #[test]
     fn the_end_of_time_overflows_nothing() {
-        let end = Monotonic(Duration::MAX);
+        let end = Monotonic::from_origin(Duration::MAX);
         let decided = limit(Kind::Total, end, Some(Duration::MAX), None);
         assert_eq!(decided.map(|limit| limit.map(|limit| limit.at)), Ok(Some(end)));
     }

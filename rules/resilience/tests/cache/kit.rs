@@ -22,7 +22,7 @@ pub(crate) struct Virtual(Instant);
 impl Clock for Virtual {
     fn now(&self) -> Monotonic {
         // Not from zero, so that nothing leans on the origin.
-        Monotonic(Duration::from_secs(1_000) + self.0.elapsed())
+        Monotonic::from_origin(Duration::from_secs(1_000) + self.0.elapsed())
     }
 
     fn wall(&self) -> Timestamp {

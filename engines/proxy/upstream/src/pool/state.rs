@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn at(secs: u64) -> Monotonic {
-        Monotonic(Duration::from_secs(secs))
+        Monotonic::from_origin(Duration::from_secs(secs))
     }
 
     #[test]

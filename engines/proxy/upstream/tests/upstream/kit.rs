@@ -39,7 +39,7 @@ impl Virtual {
 
 impl Clock for Virtual {
     fn now(&self) -> Monotonic {
-        Monotonic(self.0.elapsed())
+        Monotonic::from_origin(self.0.elapsed())
     }
 
     fn wall(&self) -> Timestamp {

@@ -20,7 +20,7 @@ use crate::cache::flights::Places;
 use crate::cache::state::Crew;
 use crate::cache::tags::Tags;
 
-const LIMIT: Monotonic = Monotonic(Duration::from_secs(1));
+const LIMIT: Monotonic = Monotonic::from_origin(Duration::from_secs(1));
 
 fn explore(test: impl Fn() + Send + Sync + 'static) {
     let setting =

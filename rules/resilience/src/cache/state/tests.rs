@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn at(millis: u64) -> Monotonic {
-    Monotonic(Duration::from_millis(millis))
+    Monotonic::from_origin(Duration::from_millis(millis))
 }
 
 fn ms(millis: u64) -> Duration {
@@ -27,7 +27,7 @@ fn xfetch_refreshes_by_its_formula() {
     for (beta, early) in [(1.0, 200), (0.5, 100), (3.0, 600)] {
         let from = at(10_000 - early);
         assert!(should_refresh(from + Duration::from_micros(1), expiry, ms(100), beta, u), "β {beta}");
-        let before = Monotonic(from.0 - Duration::from_micros(1));
+        let before = Monotonic::from_nanos(from.as_nanos() - 1_000);
         assert!(!should_refresh(before, expiry, ms(100), beta, u), "β {beta}");
     }
     assert!(!should_refresh(at(9_999), expiry, ms(100), 0.0, u), "β 0 turns it off");

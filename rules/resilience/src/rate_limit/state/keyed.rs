@@ -282,7 +282,7 @@ mod tests {
         // One shard, so that it grows many times.
         let settings = Spec::token_bucket(1, hour).keys_max(1_000).check().unwrap();
         let limit = Keyed::<u64, _>::new(&settings, RandomState::new());
-        let now = Monotonic(hour);
+        let now = Monotonic::from_origin(hour);
         let admitted = || (0..1_000).filter(|key| limit.take(now, key, 1).is_ok()).count();
         assert_eq!((admitted(), limit.keys()), (1_000, 1_000));
         assert_eq!(admitted(), 0, "each has taken its permit");

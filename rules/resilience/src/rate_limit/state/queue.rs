@@ -100,7 +100,7 @@ const QUEUED: u64 = u64::MAX - 1;
 /// Decides a recorded decision of a queue again: `at` and `inputs` as recorded. None if they are no queue's.
 pub(super) fn replay(at: u64, inputs: [u64; INPUTS]) -> Option<u64> {
     let [slot, interval, waiting, capacity, deadline, 0, 0] = inputs else { return None };
-    let reading = |nanos| Monotonic(Duration::from_nanos(nanos));
+    let reading = |nanos| Monotonic::from_nanos(nanos);
     let (waiting, capacity) = (u32::try_from(waiting).ok()?, u32::try_from(capacity).ok()?);
     let line = Line { slot: reading(slot), interval: Duration::from_nanos(interval), waiting, capacity };
     let deadline = (deadline != u64::MAX).then(|| Deadline::at(reading(deadline)));
@@ -184,7 +184,7 @@ impl<W> Queue<W> {
             return None;
         }
         let first = self.waiting.pop_front()?;
-        let earliest = Monotonic(now.since_origin().saturating_sub(LATE_MAX));
+        let earliest = Monotonic::from_origin(now.since_origin().saturating_sub(LATE_MAX));
         self.slot = self.slot.max(earliest) + self.interval;
         Some(first)
     }
