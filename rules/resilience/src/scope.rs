@@ -7,6 +7,10 @@ use mainstay_envelope::{Chance, Clock, Monotonic, SystemChance, SystemClock};
 use crate::record::{INPUTS, Recorder};
 use crate::refusal::{DecisionId, Refusal, Rule, Why};
 
+/// How far a recent reading of the clock is taken to lag at most, in nanoseconds: several times the longest tick of Linux.
+/// On a machine whose timer stands still for longer, what goes by it is decided as much too late.
+const LAG: u64 = 50_000_000;
+
 /// One policy's surroundings. Made once, shared by all its rules.
 ///
 /// Its clock must be the one that the deadlines of its calls were read from (a
@@ -15,6 +19,8 @@ use crate::refusal::{DecisionId, Refusal, Rule, Why};
 pub struct Scope {
     name: Arc<str>,
     clock: Arc<dyn Clock>,
+    /// Every call reads it, most of them twice: then without a virtual call.
+    is_system: bool,
     chance: Arc<dyn Chance>,
     recorder: Recorder,
 }
@@ -27,7 +33,7 @@ impl Scope {
         chance: Arc<dyn Chance>,
         recorder: Recorder,
     ) -> Self {
-        Scope { name: name.into(), clock, chance, recorder }
+        Scope { name: name.into(), is_system: clock.is_system(), clock, chance, recorder }
     }
 
     /// The machine's clock and chance, and no recording: for one rule used by itself.
@@ -41,13 +47,17 @@ impl Scope {
     }
 
     /// A reading of the policy's clock.
+    #[inline]
     pub fn now(&self) -> Monotonic {
-        self.clock.now()
+        if self.is_system { SystemClock.now() } else { self.clock.now() }
     }
 
-    /// A cheaper reading that lags behind: [`Clock::recent`].
-    pub fn recent(&self) -> Monotonic {
-        self.clock.recent()
+    /// What [`now`](Self::now) would say at the latest, and cheaper: an exact reading holds the processor up. For whoever
+    /// would decide the same so much later, and reads `now` where it comes close.
+    #[inline]
+    pub fn at_the_latest(&self) -> Monotonic {
+        let recent = if self.is_system { SystemClock.recent() } else { self.clock.recent() };
+        Monotonic::from_nanos(recent.as_nanos().saturating_add(LAG))
     }
 
     /// 64 uniform random bits.

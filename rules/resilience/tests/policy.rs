@@ -386,6 +386,44 @@ async fn one_callee_that_hangs_leaves_the_others_as_they_were() {
     assert_eq!((began.elapsed(), hung.calls()), (ms(100), 2));
 }
 
+/// Panics when it is called, the first time: before there is a future that could be dropped.
+#[derive(Clone)]
+struct Clumsy(Arc<AtomicU32>);
+
+impl Service<Request> for Clumsy {
+    type Response = &'static str;
+    type Error = Trouble;
+    type Future = std::future::Ready<Result<&'static str, Trouble>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request) -> Self::Future {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "it trips");
+        std::future::ready(Ok("done"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_when_it_is_called_keeps_no_permit_and_no_probe() {
+    let breaker = Breaker::failure_rate(0.5).over(2).minimum_calls(2).open_for(secs(1)).probes(1);
+    let policy = outbound().breaker(breaker).bulkhead(1, 0).build().unwrap();
+    let failing = Callee::new([(Duration::ZERO, Err(Outcome::TRANSIENT))]);
+    for _ in 0..2 {
+        ask(&policy, &failing, SAFE).await.unwrap_err();
+    }
+    tokio::time::advance(secs(1)).await;
+    // The probe is the one that trips.
+    let clumsy = Clumsy(Arc::default());
+    let mut service = policy.layer(ByError).describe(facts).layer(clumsy);
+    let mut call = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.call(SAFE)));
+    assert!(call().is_err());
+    assert_eq!(call().unwrap_or_else(|_| panic!("once only")).await.unwrap(), "done");
+    assert_eq!(policy.breaker().snapshot(Monotonic::ORIGIN).phase, Phase::Closed);
+    assert_eq!(policy.bulkhead().snapshot().load.in_use, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_in_the_queue_ends_with_the_deadline_or_its_own_limit() {
     let policy = outbound().bulkhead(1, 8).build().unwrap();

@@ -101,6 +101,11 @@ pub trait Clock: Send + Sync + Debug {
 
     /// The wall time now. May jump either way between two calls.
     fn wall(&self) -> Timestamp;
+
+    /// Whether [`SystemClock`] would say the same: whoever reads often may then read that, without a virtual call.
+    fn is_system(&self) -> bool {
+        false
+    }
 }
 
 /// The operating system's clocks.
@@ -118,6 +123,10 @@ impl Clock for SystemClock {
     #[inline]
     fn recent(&self) -> Monotonic {
         system::recent()
+    }
+
+    fn is_system(&self) -> bool {
+        true
     }
 
     fn wall(&self) -> Timestamp {

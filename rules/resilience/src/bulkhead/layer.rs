@@ -29,15 +29,24 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = BulkheadService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BulkheadService { inner, bulkhead: self.bulkhead.clone() }
+        BulkheadService { inner, bulkhead: self.bulkhead.clone(), permit: None }
     }
 }
 
 /// A service behind a bulkhead.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct BulkheadService<S> {
     inner: S,
     bulkhead: Option<Bulkhead>,
+    /// That of the call that is just being made: here and not on the stack, so that its future is made where it stays.
+    permit: Option<Permit>,
+}
+
+impl<S: Clone> Clone for BulkheadService<S> {
+    fn clone(&self) -> Self {
+        let BulkheadService { inner, bulkhead, permit: _ } = self;
+        BulkheadService { inner: inner.clone(), bulkhead: bulkhead.clone(), permit: None }
+    }
 }
 
 impl<R, T, E, S> Service<Call<R>> for BulkheadService<S>
@@ -54,10 +63,11 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let permit = match &self.bulkhead {
-            None => None,
-            Some(bulkhead) => match bulkhead.enter(call.facts.now, call.facts.deadline) {
-                Ok(Entered::Permit(permit)) => Some(permit),
+        // There is one only after a service that panicked when it was called.
+        self.permit = None;
+        if let Some(bulkhead) = &self.bulkhead {
+            match bulkhead.enter(call.facts.now, call.facts.deadline) {
+                Ok(Entered::Permit(permit)) => self.permit = Some(permit),
                 Ok(Entered::Queued(queued)) => {
                     // The one that was made ready waits with the call; this handle goes on with another.
                     let other = self.inner.clone();
@@ -66,9 +76,11 @@ where
                     return ResponseFuture { inner: Inner::Waiting { queued, waiting } };
                 }
                 Err(refusal) => return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } },
-            },
-        };
-        ResponseFuture { inner: Inner::Calling { future: self.inner.call(call), permit } }
+            }
+        }
+        ResponseFuture {
+            inner: Inner::Calling { future: self.inner.call(call), permit: self.permit.take() },
+        }
     }
 }
 

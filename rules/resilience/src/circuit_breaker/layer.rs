@@ -33,16 +33,26 @@ impl<S, C: Clone> Layer<S> for CircuitBreakerLayer<C> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let CircuitBreakerLayer { breaker, classify } = self.clone();
-        CircuitBreakerService { inner, breaker, classify }
+        CircuitBreakerService { inner, breaker, classify, admitted: None }
     }
 }
 
 /// A service behind a breaker.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CircuitBreakerService<S, C> {
     inner: S,
     breaker: Option<CircuitBreaker>,
     classify: C,
+    /// The call that is just being made: here and not on the stack, so that its future is made where it stays.
+    admitted: Option<Guard>,
+}
+
+impl<S: Clone, C: Clone> Clone for CircuitBreakerService<S, C> {
+    fn clone(&self) -> Self {
+        let CircuitBreakerService { inner, breaker, classify, admitted: _ } = self;
+        let (inner, breaker, classify) = (inner.clone(), breaker.clone(), classify.clone());
+        CircuitBreakerService { inner, breaker, classify, admitted: None }
+    }
 }
 
 impl<R, T, E, S, C> Service<Call<R>> for CircuitBreakerService<S, C>
@@ -61,18 +71,22 @@ where
     }
 
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        let guard = match &mut self.breaker {
-            None => None,
-            Some(breaker) => match breaker.admit(call.facts.now, call.facts.deadline) {
-                Ok(guard) => Some(guard),
+        // There is one only after a service that panicked when it was called.
+        self.admitted = None;
+        if let Some(breaker) = &mut self.breaker {
+            match breaker.admit(call.facts.now, call.facts.deadline) {
+                Ok(guard) => self.admitted = Some(guard),
                 Err(refusal) => {
                     let classify = self.classify.clone();
                     return ResponseFuture { future: None, end: End::Refused(Some(refusal)), classify };
                 }
-            },
-        };
-        let classify = self.classify.clone();
-        ResponseFuture { future: Some(self.inner.call(call)), end: End::Told(guard), classify }
+            }
+        }
+        ResponseFuture {
+            future: Some(self.inner.call(call)),
+            end: End::Told(self.admitted.take()),
+            classify: self.classify.clone(),
+        }
     }
 }
 

@@ -170,6 +170,16 @@ impl CircuitBreaker {
         }
     }
 
+    /// Whether a call that ended at `latest` or before it is recorded the same whenever that was.
+    #[inline]
+    pub(super) fn is_plain(&self, ticket: Ticket, latest: Monotonic, outcome: Outcome) -> bool {
+        let Core { settings, window, .. } = self.0.get();
+        matches!(outcome, Outcome::Success | Outcome::Permanent)
+            && !ticket.is_probe()
+            && matches!(**window, Window::Count(_))
+            && nanos(latest).saturating_sub(ticket.started) <= settings.slow_after
+    }
+
     /// As [`check`](Self::check), for who keeps the link with the call.
     #[inline]
     pub(super) fn check_linked(&mut self, now: Monotonic) -> Result<(Arc<Link<Core>>, Ticket), Refusal> {

@@ -38,10 +38,6 @@ use super::tags::{Stamp, TAGS_MAX, Tags};
 use crate::record::nanos;
 use crate::{Classify, DecisionId, Failed, Live, Refusal, Rule, Scope, Why};
 
-/// How far a recent reading of the clock may lag without being told from an exact one, in nanoseconds: several times the
-/// longest tick of Linux. A machine whose timer stands still for longer serves what has expired for as much longer.
-const LAG: u64 = 50_000_000;
-
 /// What a load ends with, for all who wait.
 pub(super) type Ended<V, E> = Result<Entry<V, E>, Arc<E>>;
 
@@ -144,7 +140,7 @@ where
     {
         match self.storage.get(probe) {
             Some(Entry::Value(kept))
-                if self.is_plain_hit(&kept, nanos(self.scope.recent()).saturating_add(LAG)) =>
+                if self.is_plain_hit(&kept, nanos(self.scope.at_the_latest())) =>
             {
                 Seen::Serve(Some(Cached::new(kept, Freshness::Fresh)))
             }
