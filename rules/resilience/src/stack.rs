@@ -39,6 +39,11 @@
 //! *timeout* is innermost: time in a queue is not the callee's. Inbound, what is cheap and needs to know nothing comes
 //! first; rules that tell callers apart come after it is known who they are, and a cache after access, so that nothing
 //! kept is handed to whom it is not for.
+//!
+//! What the layers cost. Their futures lie inside each other, and hold what a second try or a place in a queue would need:
+//! a kilobyte or so. A `call` that is a function of its own writes its future where it stays, one that is inlined makes it
+//! aside and copies it, so none of them is; and what a call holds meanwhile (a permit, a breaker's guard) waits in the
+//! service.
 
 use std::sync::Arc;
 

@@ -247,7 +247,10 @@ mod tests {
         let late = early + Duration::from_secs(2);
         assert_eq!(late.saturating_since(early), Duration::from_secs(2));
         assert_eq!(early.saturating_since(late), Duration::ZERO);
-        assert_eq!((late + Duration::MAX, Monotonic::from_origin(Duration::MAX)), (Monotonic::MAX, Monotonic::MAX));
+        assert_eq!(
+            (late + Duration::MAX, Monotonic::from_origin(Duration::MAX)),
+            (Monotonic::MAX, Monotonic::MAX)
+        );
         assert_eq!(Monotonic::from_nanos(late.as_nanos()), late);
     }
 

@@ -62,6 +62,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         // There is one only after a service that panicked when it was called.
         self.permit = None;
@@ -78,9 +79,7 @@ where
                 Err(refusal) => return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } },
             }
         }
-        ResponseFuture {
-            inner: Inner::Calling { future: self.inner.call(call), permit: self.permit.take() },
-        }
+        ResponseFuture { inner: Inner::Calling { future: self.inner.call(call), permit: self.permit.take() } }
     }
 }
 

@@ -174,7 +174,12 @@ impl Times {
         let ttl = jittered(ttl.unwrap_or(spec.ttl).min(super::LONGEST), spec.ttl_jitter, draw);
         let expiry = now + ttl;
         let earliest = scaled(delta, LARGEST_DRAW * spec.early_refresh);
-        Times { since: now, delta, early_from: Monotonic::from_origin(expiry.since_origin().saturating_sub(earliest)), expiry }
+        Times {
+            since: now,
+            delta,
+            early_from: Monotonic::from_origin(expiry.since_origin().saturating_sub(earliest)),
+            expiry,
+        }
     }
 
     /// Of what is remembered for `time` and then gone: that there is no value, that a load failed.

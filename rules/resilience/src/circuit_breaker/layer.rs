@@ -70,6 +70,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         // There is one only after a service that panicked when it was called.
         self.admitted = None;

@@ -115,6 +115,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let Some(hedges) = &mut self.hedges else {
             return ResponseFuture { inner: Inner::Once { future: self.inner.call(call) } };

@@ -67,6 +67,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let Some(shed) = self.shed.refresh() else {
             return SheddingFuture { step: Step::UnderWay { future: self.inner.call(call), measured: None } };

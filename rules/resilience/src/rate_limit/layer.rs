@@ -337,9 +337,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // Not inlined: only the future of a call that is one is made where it stays, and this one is the largest of a stack but
-    // for its timeout's.
-    #[inline(never)]
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         // Each future is made where it is returned: one that is made first and put in later is copied.
         match self.admit.admit(&call) {

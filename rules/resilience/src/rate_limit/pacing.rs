@@ -269,6 +269,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let Some(pacer) = self.pacer.refresh() else {
             return PacedFuture { step: Step::UnderWay { future: self.inner.call(call) } };

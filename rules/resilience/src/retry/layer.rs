@@ -163,6 +163,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
         let Some((retries, again)) = &mut self.again else {
             return ResponseFuture {

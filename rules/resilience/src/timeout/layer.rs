@@ -101,6 +101,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, mut call: Call<R>) -> Self::Future {
         let link = self.timeouts.0.refresh();
         let core = link.value();

@@ -139,9 +139,7 @@ where
         K: Borrow<Q>,
     {
         match self.storage.get(probe) {
-            Some(Entry::Value(kept))
-                if self.is_plain_hit(&kept, nanos(self.scope.at_the_latest())) =>
-            {
+            Some(Entry::Value(kept)) if self.is_plain_hit(&kept, nanos(self.scope.at_the_latest())) => {
                 Seen::Serve(Some(Cached::new(kept, Freshness::Fresh)))
             }
             entry => self.weigh_up(entry, self.scope.now()),
