@@ -60,9 +60,10 @@ const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
 /// of the tree to remove.
 const NOTICE: Duration = Duration::from_secs(30);
 
-/// Beside the tool's lists: the code that they are about, and whether they are whole.
+/// The code that the tool's lists are about.
 const CODE: &str = "code.rs";
-const WHOLE: &str = "whole";
+/// Stands among them once they are whole. A run that goes on begins a folder of its own.
+const WHOLE: &str = "mutants.out/whole";
 
 /// Survivors and how often each survived: a name without line and column may stand in several places.
 type Survivors = BTreeMap<String, usize>;
@@ -135,45 +136,42 @@ fn one(root: &Path, file: &str, expected: &Survivors, arguments: &Arguments) -> 
             return Ok(survivors);
         }
     }
-    if arguments.resume && !goes_on && out.exists() {
-        eprintln!("mutants: {file}: its code has changed since; begun anew");
-    }
-    if !goes_on && out.exists() {
-        std::fs::remove_dir_all(&out).with_context(|| format!("{} can't be removed", out.display()))?;
-    }
-    std::fs::create_dir_all(&out).with_context(|| format!("{} can't be made", out.display()))?;
-    let write =
-        |name, text| std::fs::write(out.join(name), text).context("what was tried can't be written down");
-    if goes_on {
-        // From here on the lists are those of a run under way.
-        match std::fs::remove_file(out.join(WHOLE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("{} can't be changed", out.display()));
-            }
-            _ => {}
+    if !goes_on {
+        if arguments.resume {
+            eprintln!("mutants: {file}: nothing was tried of its code as it is now; begun anew");
         }
-    } else {
-        write(CODE, code(&text))?;
+        begin(&out, code(&text)).with_context(|| format!("{} can't be written", out.display()))?;
     }
     let room = file.strip_prefix(ROOM).and_then(|rest| rest.split('/').next());
     let mut command = command(file, room, arguments, goes_on, &out);
     command.current_dir(root).stdout(std::io::stderr());
     eprintln!("mutants: {file}");
     let began = Instant::now();
-    match process::run_with_notice(&mut command, LIMIT, NOTICE)? {
+    let ended = process::run_with_notice(&mut command, LIMIT, NOTICE)
+        .with_context(|| format!("{file} was not done with; to go on: --resume"))?;
+    match ended {
         // 0: all caught. 2: some survive. 3: some were caught by hanging.
         Ended::Exited(status) if matches!(status.code(), Some(0 | 2 | 3)) => {}
         Ended::Exited(status) => bail!("cargo-mutants failed ({status}); its logs are in {}", out.display()),
         Ended::TimedOut => bail!("still running after {} h; to go on: --resume", LIMIT.as_secs() / 3600),
     }
     let tally = Tally::read(&out)?;
-    tally.is_whole().with_context(|| format!("{file}: to go on: --resume"))?;
-    write(WHOLE, "")?;
+    tally.is_whole().with_context(|| file.to_owned())?;
+    std::fs::write(out.join(WHOLE), "").with_context(|| format!("{} can't be written", out.display()))?;
     for line in names(&out, "timeout.txt")?.lines() {
         eprintln!("mutants: {line}: its tests hung, or the machine was too busy; to be sure, try it again");
     }
     eprintln!("mutants: {file}: {tally}; {} s", began.elapsed().as_secs());
     survivors(&out)
+}
+
+/// An empty folder for what is found out about this code.
+fn begin(out: &Path, code: &str) -> std::io::Result<()> {
+    if out.exists() {
+        std::fs::remove_dir_all(out)?;
+    }
+    std::fs::create_dir_all(out)?;
+    std::fs::write(out.join(CODE), code)
 }
 
 /// What mutants are made of: the file without the tests at its end, which change with every survivor that is dealt with.
@@ -196,7 +194,7 @@ struct Tally {
     hung: usize,
     unbuildable: usize,
     missed: usize,
-    /// Caught, hung or not to be built in the run that this one went on with.
+    /// Caught or not to be built in the run that this one went on with. (What hung there is tried again.)
     before: usize,
 }
 
