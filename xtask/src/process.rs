@@ -52,6 +52,15 @@ pub(crate) fn interrupted() -> bool {
 /// # Errors
 /// When the program can't be started or waited for, or when the user interrupts.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
+    run_with_notice(command, limit, Duration::ZERO)
+}
+
+/// As [`run`]. A child that has to end is told so first, as by Ctrl-C, and has so long to do it by itself: for one
+/// that starts process groups of its own, which a kill of its group leaves behind.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with_notice(command: &mut Command, limit: Duration, notice: Duration) -> Result<Ended> {
     let started = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -75,10 +84,14 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
                 bail!("{} can't be waited for: {error}", command.get_program().display());
             }
             Err(_) if interrupted() => {
+                give_notice(group, &told, notice);
                 end_group(&mut child, group);
                 bail!("interrupted; {} was killed", command.get_program().display());
             }
-            Err(_) if left.is_zero() => break Some(Ended::TimedOut),
+            Err(_) if left.is_zero() => {
+                give_notice(group, &told, notice);
+                break Some(Ended::TimedOut);
+            }
             Err(_) => {}
         }
     };
@@ -87,6 +100,14 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     match outcome {
         Some(ended) => Ok(ended),
         None => Ok(Ended::Exited(status.context("the child's exit status is lost")?)),
+    }
+}
+
+/// Asks the group to end and waits until its leader did, at most as long as the notice.
+fn give_notice<T>(group: Pid, told: &mpsc::Receiver<T>, notice: Duration) {
+    if !notice.is_zero() && kill_process_group(group, Signal::INT).is_ok() {
+        // Ended or not: what is left is killed.
+        let _ = told.recv_timeout(notice);
     }
 }
 
@@ -136,6 +157,22 @@ mod tests {
         let ended = run(Command::new("sh").args(["-c", &script]), Duration::from_secs(2)).unwrap();
         assert!(matches!(ended, Ended::TimedOut), "{ended:?}");
         assert_gone(&grandchild);
+    }
+
+    #[test]
+    fn a_child_with_notice_ends_the_group_that_it_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let stranger = directory.path().join("stranger");
+        // With job control, what runs in the background leads a group of its own, out of reach of a kill of ours.
+        let script = format!(
+            "trap 'kill -9 $stranger; exit 0' INT; set -m; sleep 100000 & stranger=$!; echo $stranger > {}; wait",
+            stranger.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        let ended = run_with_notice(&mut command, Duration::from_secs(2), Duration::from_secs(30)).unwrap();
+        assert!(matches!(ended, Ended::TimedOut), "{ended:?}");
+        assert_gone(&stranger);
     }
 
     #[test]

@@ -238,6 +238,11 @@ impl Policy {
         &self.rules.scope
     }
 
+    /// Its retries, for metrics.
+    pub fn retries(&self) -> &Retries {
+        &self.rules.retries
+    }
+
     /// Its circuit breaker, for metrics, or to be asked by hand.
     pub fn breaker(&self) -> &CircuitBreaker {
         &self.rules.breaker

@@ -16,6 +16,7 @@ use mainstay_envelope::{Deadline, Monotonic, RetryTokens, SeededChance};
 use mainstay_resilience::bulkhead::Spec as Permits;
 use mainstay_resilience::circuit_breaker::{Counts, Phase};
 use mainstay_resilience::record::Recording;
+use mainstay_resilience::retry::Snapshot as RetryCounts;
 use mainstay_resilience::{
     Adaptive, Breaker, ByError, Call, Classified, Cloned, Facts, Failed, Hedge, NotDone, OutboundBuilder,
     Outcome, Policy, PolicySpec, Rate, Replayed, Retry, Rule, Safety, Why, fallback, replay,
@@ -363,6 +364,37 @@ async fn retries_of_all_calls_are_a_tenth_of_them_in_the_long_run() {
     let callee = Callee::new([FAILS]);
     let _ = ask(&policy, &callee, Request { tokens: Some(RetryTokens::new(2)), ..SAFE }).await;
     assert_eq!(callee.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_made_and_refused_by_the_budget_are_counted() {
+    let policy = outbound().total(secs(60)).retry(retries()).build().unwrap();
+    let counted = || {
+        let RetryCounts { made, budget_empty } = policy.retries().snapshot();
+        (made, budget_empty)
+    };
+    // Calls that need none, and one that must not be repeated.
+    let _ = ask(&policy, &Callee::new([OK]), SAFE).await;
+    let _ = ask(&policy, &Callee::new([FAILS]), Request { safety: Safety::Unsafe, ..SAFE }).await;
+    assert_eq!(counted(), (0, 0));
+    assert_eq!(ask(&policy, &Callee::new([FAILS, FAILS, OK]), SAFE).await, Ok("done"));
+    assert_eq!(counted(), (2, 0));
+    // Its caller leaves while it waits for the third try: that one is never made.
+    let left = tokio::time::timeout(ms(1_500), ask(&policy, &Callee::new([FAILS]), SAFE)).await;
+    assert!(left.is_err());
+    assert_eq!(counted(), (3, 0));
+    // Three tries are all that `max_attempts` allows now: no budget has a say in that.
+    let spec = PolicySpec { retry: Some(retries().max_attempts(3)), ..policy.spec() };
+    policy.reconfigure(&spec).unwrap();
+    assert!(ask(&policy, &Callee::new([FAILS]), SAFE).await.is_err());
+    assert_eq!(counted(), (5, 0));
+    // A call that comes with one token makes one, and is refused the next.
+    let lent = Request { tokens: Some(RetryTokens::new(1)), ..SAFE };
+    assert!(ask(&policy, &Callee::new([FAILS]), lent).await.is_err());
+    assert_eq!(counted(), (6, 1));
+    while policy.bucket().spend() {}
+    assert!(ask(&policy, &Callee::new([FAILS]), SAFE).await.is_err());
+    assert_eq!(counted(), (6, 2));
 }
 
 // ---- bulkhead ------------------------------------------------------------------------------------------

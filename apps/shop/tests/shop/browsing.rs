@@ -69,6 +69,8 @@ async fn every_rule_shows_its_figures_in_the_text_format_of_prometheus() {
             vec![
                 "mainstay_circuit_breaker_state{policy=\"processor\",state=\"closed\"}",
                 "mainstay_retry_budget_tokens{policy=\"processor\"}",
+                "mainstay_retries_total{policy=\"processor\"}",
+                "mainstay_retry_budget_refused_total{policy=\"processor\"}",
                 "shop_card_outcomes_total{outcome=\"charged\"}",
             ],
         ),

@@ -97,6 +97,7 @@ async fn a_charge_whose_answer_is_lost_is_asked_for_again_and_made_once() {
         (figure(&shop, "shop_card_outcomes_total{outcome=\"postponed\"}").await > 0.0).then_some(())
     })
     .await;
+    assert!(figure(&shop, "mainstay_retries_total{policy=\"processor\"}").await >= 1.0);
     assert_eq!(shop.order.get(&format!("/orders/{id}")).await.json()["status"], "PENDING");
     shop.behave(json!({ "mode": "well" })).await;
     assert_eq!(end_of(&shop, &id).await["status"], "CONFIRMED");

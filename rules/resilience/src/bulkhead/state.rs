@@ -433,6 +433,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_recorded_is_these_numbers() {
+        for (load, (permits, queue), verdict) in
+            [((3, 0), (4, 9), 0), ((4, 0), (4, 9), 1), ((3, 8), (4, 9), 1), ((3, 9), (4, 9), 2)]
+        {
+            let (in_use, waiting) = load;
+            let inputs = arrival_inputs(Load { in_use, waiting }, limits(permits, queue));
+            assert_eq!(inputs[..5], [in_use, waiting, permits, queue, 0].map(u64::from));
+            assert_eq!(replay(ARRIVE, 0, inputs), Some(verdict), "{load:?}");
+        }
+        let inputs = waited_inputs(7);
+        assert_eq!(inputs[..2], [7, 0]);
+        assert_eq!([6, 7, 8].map(|at| replay(WAITED, at, inputs)), [Some(0), Some(1), Some(1)]);
+        assert_eq!(replay(WAITED + 1, 7, inputs), None, "no question of this version");
+    }
+
+    #[test]
     fn a_granted_waiter_that_leaves_hands_its_permit_on() {
         let state = State::new(limits(1, 2));
         assert!(matches!(state.arrive(), Admission::Go));

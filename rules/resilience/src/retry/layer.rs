@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tower_service::Service;
 use super::budget::Budget;
 use super::record;
 use super::spec::Checked;
-use super::state::{Decision, State};
+use super::state::{Decision, Reason, State};
 use crate::call::{Call, Describe, Facts};
 use crate::live::{Link, Live};
 use crate::outcome::{Classify, Outcome, Safety};
@@ -32,23 +33,42 @@ pub struct Retries(Live<Core>);
 struct Core {
     settings: Checked,
     bucket: Arc<RetryBucket>,
+    seldom: Arc<Seldom>,
+}
+
+/// What only a call that failed looks at, whatever the settings: behind the one reference that every call takes anyway.
+#[derive(Debug)]
+struct Seldom {
     scope: Arc<Scope>,
+    made: AtomicU64,
+    budget_empty: AtomicU64,
+}
+
+/// What became of the retries of one policy, since it was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Tries made after a failed one; the first of a call is none. One that was waited for and not made, because the
+    /// caller left or time was up, is not among them.
+    pub made: u64,
+    /// Retries that nothing but the budget stood against: it had no whole token left.
+    pub budget_empty: u64,
 }
 
 impl Retries {
     /// Retries of calls of `scope`'s policy that draw on `bucket`.
     pub fn new(settings: Checked, bucket: Arc<RetryBucket>, scope: Arc<Scope>) -> Self {
-        Retries(Live::new(Core { settings, bucket, scope }))
+        let seldom = Arc::new(Seldom { scope, made: AtomicU64::new(0), budget_empty: AtomicU64::new(0) });
+        Retries(Live::new(Core { settings, bucket, seldom }))
     }
 
-    /// Other settings from now on; calls under way keep theirs, and the bucket what is in it.
+    /// Other settings from now on; calls under way keep theirs, the bucket what is in it, the counters what they counted.
     pub fn reconfigure(&self, settings: Checked) {
         let change = |old: &Core| {
             if old.settings == settings {
                 return Err(());
             }
-            let (bucket, scope) = (Arc::clone(&old.bucket), Arc::clone(&old.scope));
-            Ok(Core { settings, bucket, scope })
+            let (bucket, seldom) = (Arc::clone(&old.bucket), Arc::clone(&old.seldom));
+            Ok(Core { settings, bucket, seldom })
         };
         // Refused where there is nothing to change.
         let _ = self.0.replace(change);
@@ -57,6 +77,12 @@ impl Retries {
     /// The present settings.
     pub fn settings(&self) -> Checked {
         self.0.get().settings
+    }
+
+    /// What became of them so far. A call whose first try succeeds counts nothing and pays nothing for it.
+    pub fn snapshot(&self) -> Snapshot {
+        let Seldom { made, budget_empty, .. } = &*self.0.get().seldom;
+        Snapshot { made: made.load(Ordering::Relaxed), budget_empty: budget_empty.load(Ordering::Relaxed) }
     }
 }
 
@@ -115,9 +141,9 @@ impl<S: Clone, C: Clone, D: Clone> Layer<S> for RetryLayer<C, D> {
     fn layer(&self, inner: S) -> Self::Service {
         let RetryLayer { retries, classify, describe } = self.clone();
         let again = retries.map(|retries| {
-            let scope = Arc::clone(&retries.0.get().scope);
+            let seldom = Arc::clone(&retries.0.get().seldom);
             let spare = Mutex::new((inner.clone(), describe.clone()));
-            (retries, Arc::new(Again { scope, spare }))
+            (retries, Arc::new(Again { seldom, spare }))
         });
         RetryService { inner, again, classify, describe }
     }
@@ -125,7 +151,7 @@ impl<S: Clone, C: Clone, D: Clone> Layer<S> for RetryLayer<C, D> {
 
 /// What second tries are made with. Nearly no call makes one, so each call holds a reference and not a copy.
 struct Again<S, D> {
-    scope: Arc<Scope>,
+    seldom: Arc<Seldom>,
     /// Locked for as long as it takes to clone it: what is behind it need not be shareable by itself.
     spare: Mutex<(S, D)>,
 }
@@ -239,7 +265,7 @@ impl<S: Clone, R, C, D: Describe<R> + Clone> Kept<S, R, C, D> {
 
     #[cold]
     fn decide(&mut self, outcome: Outcome, safety: Safety) -> Option<Duration> {
-        let scope = &self.again.scope;
+        let Seldom { scope, budget_empty, .. } = &*self.again.seldom;
         let (now, draw) = (scope.now(), scope.draw());
         let inputs = record::inputs(&self.state, outcome, safety, draw);
         let decision = self.state.after(now, outcome, safety, draw);
@@ -247,7 +273,12 @@ impl<S: Clone, R, C, D: Describe<R> + Clone> Kept<S, R, C, D> {
         scope.recorder().notable(Rule::Retry, record::AFTER, now, inputs, verdict);
         match decision {
             Decision::RetryAfter(wait) => Some(wait),
-            Decision::GiveUp(_) => None,
+            Decision::GiveUp(reason) => {
+                if reason == Reason::BudgetEmpty {
+                    budget_empty.fetch_add(1, Ordering::Relaxed);
+                }
+                None
+            }
         }
     }
 
@@ -265,7 +296,9 @@ impl<S: Clone, R, C, D: Describe<R> + Clone> Kept<S, R, C, D> {
     fn call(&mut self, describe: &D) -> Option<Call<R>> {
         let copy = self.copy.take()?;
         self.copy = describe.repeat(&copy);
-        self.facts.now = self.again.scope.now();
+        let Seldom { scope, made, .. } = &*self.again.seldom;
+        made.fetch_add(1, Ordering::Relaxed);
+        self.facts.now = scope.now();
         self.facts.attempt = self.facts.attempt.saturating_add(1);
         let tokens = self.state.budget().tokens().cloned();
         Some(Call { request: copy, facts: Facts { tokens, ..self.facts.clone() } })

@@ -48,6 +48,7 @@
 //! | A server cannot park a call that has no deadline. | `a_server_cannot_park_a_call_that_has_no_deadline` |
 //! | Retries in all are never more than the tokens. | `retries_in_all_are_never_more_than_the_tokens`, `all_calls_of_one_request_share_its_envelopes_tokens`, `ten_calls_of_a_client_pay_for_one_retry` |
 //! | Giving up costs no token. | `giving_up_for_another_reason_spends_nothing` |
+//! | What was retried, and what the budget refused, is counted, by settings old and new. | `retries_made_and_refused_by_the_budget_are_counted` (`tests/policy.rs`) |
 //! | No attempt number overflows. | `the_last_attempt_number_there_is_neither_wraps_nor_waits_longer_than_the_cap` (`src/retry/state.rs`) |
 //! | Settings that can't mean what they say are refused, by name. | `each_absurd_setting_is_refused_and_named` (`src/retry/spec.rs`) |
 //! | A recorded verdict is decided again, bit for bit. | `a_recorded_verdict_is_decided_again_bit_for_bit` (`src/retry/record.rs`) |
@@ -62,7 +63,7 @@ mod state;
 pub use crate::invalid::Invalid;
 pub use budget::{Budget, Unbudgeted};
 #[cfg(feature = "stack")]
-pub use layer::{ResponseFuture, Retries, RetryLayer, RetryService};
+pub use layer::{ResponseFuture, Retries, RetryLayer, RetryService, Snapshot};
 pub use record::replay;
 pub use spec::{Checked, Jitter, LARGEST_FACTOR, LONGEST_TOTAL, LONGEST_WAIT, Spec};
 pub use state::{Decision, Reason, State};
