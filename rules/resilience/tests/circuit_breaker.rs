@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use mainstay_envelope::{Deadline, ManualClock, Monotonic, SeededChance};
+use mainstay_envelope::{Clock, Deadline, ManualClock, Monotonic, SeededChance};
 use mainstay_resilience::circuit_breaker::{Change, CircuitBreaker, Counts, Mode, Phase, Spec, Window};
 use mainstay_resilience::record::{Recorder, Recording};
 use mainstay_resilience::{DecisionId, NotDone, Outcome, Refusal, Replayed, Scope, Why, replay};
@@ -107,6 +107,29 @@ fn what_is_told_decides_whether_it_opens() {
             let _ = call(&breaker, START, outcome);
         }
         assert_eq!(is_open(&breaker), opens, "{case}");
+    }
+}
+
+/// Its end is read from a clock that may lag, where that is good enough: never where the call may have been slow.
+#[test]
+fn a_guarded_call_is_slow_from_the_first_nanosecond_past_the_limit_on() {
+    for (window, limit) in [
+        (ten(), ms(100)),
+        (ten(), ms(10)),
+        (Spec::failure_rate(0.5).over(secs(10)).minimum_calls(4), ms(100)),
+    ] {
+        for (took, slow) in [(Duration::ZERO, 0), (limit, 0), (limit + Duration::from_nanos(1), 1)] {
+            let clock = ManualClock::default();
+            let recorder = Recorder::new(Recording::All, 16, 7);
+            let (time, chance) = (Arc::new(clock.clone()), Arc::new(SeededChance::new(1)));
+            let scope = Arc::new(Scope::new("test", time, chance, recorder));
+            let mut breaker = CircuitBreaker::new(window.slow(limit, 0.5).check().unwrap(), scope);
+            let guard = breaker.admit(clock.now(), None).unwrap();
+            clock.advance(took);
+            guard.record(Outcome::Success);
+            let counts = breaker.snapshot(clock.now()).counts;
+            assert_eq!((counts.calls, counts.slow), (1, slow), "{took:?} of {limit:?}");
+        }
     }
 }
 
