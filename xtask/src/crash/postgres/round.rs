@@ -2,6 +2,7 @@
 //! on by themselves; then the books are compared with the store.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -33,8 +34,9 @@ const RECOVERED_ACKS: usize = 20;
 /// A full disk is noticed within so long, or nobody needs more room.
 const FULL_MAX: Duration = Duration::from_secs(4);
 
-/// Longer than the lease of a sequencer, which is 3 s.
-const STOPPED_MIN_MS: u64 = 3_500;
+/// Longer than the lease of a sequencer, which is 3 s; shorter than the time limit of a closure, which is 5 s: one that was
+/// under way in the stopped process would be refused, and rightly.
+const STOPPED_MS: Range<u64> = 3_500..4_500;
 
 /// What a round works with.
 pub(super) struct Desk<'a> {
@@ -347,7 +349,7 @@ fn stop(clients: &[Client], chance: &mut Chance, violations: &mut Vec<String>) -
     }
     let stopped = clients.iter().find(active).context("the active sequencer is gone")?;
     let (_, epoch) = stopped.heard().active.unwrap_or_default();
-    let lasts = STOPPED_MIN_MS + chance.below(1_500);
+    let lasts = STOPPED_MS.start + chance.below(STOPPED_MS.end - STOPPED_MS.start);
     let at = now_ms();
     stopped.signal(Signal::STOP)?;
     thread::sleep(Duration::from_millis(lasts));
