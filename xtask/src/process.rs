@@ -163,9 +163,9 @@ mod tests {
     fn a_child_with_notice_ends_the_group_that_it_started() {
         let directory = tempfile::tempdir().unwrap();
         let stranger = directory.path().join("stranger");
-        // With job control, what runs in the background leads a group of its own, out of reach of a kill of ours.
+        // What leads a session of its own is out of reach of a kill of our group.
         let script = format!(
-            "trap 'kill -9 $stranger; exit 0' INT; set -m; sleep 100000 & stranger=$!; echo $stranger > {}; wait",
+            "trap 'kill -9 $stranger; exit 0' INT; setsid sleep 100000 & stranger=$!; echo $stranger > {}; wait",
             stranger.display()
         );
         let mut command = Command::new("sh");

@@ -176,3 +176,16 @@ impl<R, D: Describe<R>, F: Fn(&R) -> Option<&str>> Describe<R> for Identified<D,
         self.0.send(request, facts);
     }
 }
+
+/// What a call that is just being made holds, kept in the service meanwhile so that the call's future is made where it stays.
+/// It is let go of when making the call panics.
+#[cfg(any(feature = "bulkhead", feature = "circuit-breaker"))]
+pub(crate) struct Parked<'a, T>(pub(crate) &'a mut Option<T>);
+
+#[cfg(any(feature = "bulkhead", feature = "circuit-breaker"))]
+impl<T> Drop for Parked<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.0 = None;
+    }
+}

@@ -451,6 +451,12 @@ async fn what_panics_when_it_is_called_keeps_no_permit_and_no_probe() {
     let mut service = policy.layer(ByError).describe(facts).layer(clumsy);
     let mut call = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| service.call(SAFE)));
     assert!(call().is_err());
+    // Another handle sees at once that nothing is held.
+    assert_eq!(policy.bulkhead().snapshot().load.in_use, 0);
+    assert!(matches!(
+        policy.breaker().snapshot(Monotonic::ORIGIN).phase,
+        Phase::HalfOpen { under_way: 0, .. }
+    ));
     assert_eq!(call().unwrap_or_else(|_| panic!("once only")).await.unwrap(), "done");
     assert_eq!(policy.breaker().snapshot(Monotonic::ORIGIN).phase, Phase::Closed);
     assert_eq!(policy.bulkhead().snapshot().load.in_use, 0);

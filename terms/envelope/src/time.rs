@@ -29,8 +29,8 @@ impl Timestamp {
     }
 }
 
-/// An instant on a clock that never goes back: the time since an origin that only this process knows, in whole
-/// nanoseconds, up to 584 years of them.
+/// An instant on a clock that never goes back: the time since the clock's origin, in whole nanoseconds, up to 584 years of
+/// them. Where the origin lies is the clock's matter; [`SystemClock`]'s is the machine's start, or that of the first reading.
 ///
 /// Meaningless elsewhere, so it has no serialized form; what travels is a remaining duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

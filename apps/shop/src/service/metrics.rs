@@ -152,7 +152,7 @@ pub fn policy(text: &mut Text, policy: &Policy, now: Monotonic) {
     let retries = policy.retries().snapshot();
     let help = "Tries made after a failed one.";
     counter(text, "mainstay_retries_total", help, &labels, retries.made);
-    let help = "Retries that the budget refused.";
+    let help = "Retries that the request's own tokens, or else the policy's bucket, did not pay for.";
     counter(text, "mainstay_retry_budget_refused_total", help, &labels, retries.budget_empty);
     let tokens = f64::from(policy.bucket().whole());
     gauge(text, "mainstay_retry_budget_tokens", "Retries that the budget has left.", &labels, tokens);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use mainstay_envelope::Context;
 use mainstay_event_store::{
     Abort, Act, AppendError, Condition, Direction, EventType, Expected, NewEvent, Payload, Query, Refusal,
-    Retry, Row, Store, StreamName, TransactError, Tx, Version, ViewName, limits,
+    Retry, Row, Store, StreamName, TransactError, Tx, Version, ViewName,
 };
 use mainstay_postgres::sqlx::{self, Connection, Executor, PgConnection, Row as _};
 use mainstay_postgres::{Isolation, Options, Postgres, Schema, Transaction};
@@ -127,16 +127,12 @@ async fn an_append_that_is_held_up_holds_up_nobody_behind_it() {
             })
         };
         tokio::task::spawn_blocking(move || locked.wait()).await.unwrap();
-        // Two that are too large for one batch, and come one right after the other.
-        let large = |to: &str| {
-            let payload = || Payload::plain(vec![0; limits::PAYLOAD_BYTES_MAX]);
-            let id = || Context::system().new_id();
-            let events = (0..3).map(|_| NewEvent::new(id(), EventType::new("Large").unwrap(), payload()));
-            Act::append(stream(to), Expected::Any, events.collect())
-        };
+        // Two that are never in one batch, since they share an id, and come one right after the other.
+        let shared = event("Second");
+        let second = |to: &str| Act::append(stream(to), Expected::Any, vec![shared.clone()]);
         let cx = Context::system();
-        let mut held_up = pin!(store.append(&cx, large("held")));
-        let mut free = pin!(store.append(&cx, large("free")));
+        let mut held_up = pin!(store.append(&cx, second("held")));
+        let mut free = pin!(store.append(&cx, second("free")));
         tokio::select! {
             biased;
             early = &mut held_up => panic!("a lock was not waited for: {early:?}"),
@@ -145,7 +141,8 @@ async fn an_append_that_is_held_up_holds_up_nobody_behind_it() {
         assert!(!closure.is_finished(), "it should still hold the lock");
         tokio::task::spawn_blocking(move || done.wait()).await.unwrap();
         closure.await.unwrap().unwrap();
-        held_up.await.unwrap();
+        let refused = held_up.await.unwrap_err();
+        assert!(matches!(&refused, AppendError::Refused(Refusal::IdTaken { .. })), "{refused}");
     })
     .await;
 }

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::permit::{Bulkhead, Entered, Permit, Queued};
-use crate::call::Call;
+use crate::call::{Call, Parked};
 use crate::refusal::{Failed, Refusal};
 
 /// Puts a bulkhead around a service. Services made by one layer share it; with none, calls pass as they are.
@@ -64,8 +64,6 @@ where
 
     #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        // There is one only after a service that panicked when it was called.
-        self.permit = None;
         if let Some(bulkhead) = &self.bulkhead {
             match bulkhead.enter(call.facts.now, call.facts.deadline) {
                 Ok(Entered::Permit(permit)) => self.permit = Some(permit),
@@ -79,7 +77,8 @@ where
                 Err(refusal) => return ResponseFuture { inner: Inner::Refused { refusal: Some(refusal) } },
             }
         }
-        ResponseFuture { inner: Inner::Calling { future: self.inner.call(call), permit: self.permit.take() } }
+        let permit = Parked(&mut self.permit);
+        ResponseFuture { inner: Inner::Calling { future: self.inner.call(call), permit: permit.0.take() } }
     }
 }
 

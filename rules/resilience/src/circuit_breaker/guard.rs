@@ -40,9 +40,8 @@ impl Guard {
     pub fn record(mut self, outcome: Outcome) {
         if let Some(link) = self.breaker.take() {
             let breaker = CircuitBreaker::of(link);
-            let latest = breaker.scope().at_the_latest();
-            if breaker.is_plain(self.ticket, latest, outcome) {
-                return breaker.record(self.ticket, latest, outcome);
+            if breaker.record_plain(self.ticket, outcome) {
+                return;
             }
             let now = breaker.scope().now();
             let is_over = self.deadline.is_some_and(|deadline| deadline.reading() <= now);

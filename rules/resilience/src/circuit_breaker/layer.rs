@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::guard::Guard;
 use super::state::CircuitBreaker;
-use crate::call::Call;
+use crate::call::{Call, Parked};
 use crate::outcome::Classify;
 use crate::refusal::{Failed, Refusal, judge};
 
@@ -72,8 +72,6 @@ where
 
     #[inline(never)] // or its future is copied: see stack.rs
     fn call(&mut self, call: Call<R>) -> Self::Future {
-        // There is one only after a service that panicked when it was called.
-        self.admitted = None;
         if let Some(breaker) = &mut self.breaker {
             match breaker.admit(call.facts.now, call.facts.deadline) {
                 Ok(guard) => self.admitted = Some(guard),
@@ -83,9 +81,10 @@ where
                 }
             }
         }
+        let admitted = Parked(&mut self.admitted);
         ResponseFuture {
             future: Some(self.inner.call(call)),
-            end: End::Told(self.admitted.take()),
+            end: End::Told(admitted.0.take()),
             classify: self.classify.clone(),
         }
     }

@@ -170,14 +170,20 @@ impl CircuitBreaker {
         }
     }
 
-    /// Whether a call that ended at `latest` or before it is recorded the same whenever that was.
+    /// Records the end of a call that counts the same whether it is now or as much earlier as a cheap reading of the clock may
+    /// lag: where it went well, was not slow by any of them, and is counted by number. False if nothing was recorded.
     #[inline]
-    pub(super) fn is_plain(&self, ticket: Ticket, latest: Monotonic, outcome: Outcome) -> bool {
-        let Core { settings, window, .. } = self.0.get();
-        matches!(outcome, Outcome::Success | Outcome::Permanent)
+    pub(super) fn record_plain(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        let core = self.0.get();
+        let latest = core.shared.scope.at_the_latest();
+        let is_plain = matches!(outcome, Outcome::Success | Outcome::Permanent)
             && !ticket.is_probe()
-            && matches!(**window, Window::Count(_))
-            && nanos(latest).saturating_sub(ticket.started) <= settings.slow_after
+            && matches!(*core.window, Window::Count(_))
+            && nanos(latest).saturating_sub(ticket.started) <= core.settings.slow_after;
+        if is_plain {
+            core.record(&self.0, ticket, latest, outcome);
+        }
+        is_plain
     }
 
     /// As [`check`](Self::check), for who keeps the link with the call.

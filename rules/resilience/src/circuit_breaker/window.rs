@@ -237,8 +237,8 @@ struct Bucket {
     slow: Tally,
 }
 
-/// The lower 32 bits of a bucket's number, above a count of 32 bits. A bucket that was left alone for exactly 2³²
-/// times its length would be taken for the present one; with the shortest buckets that is 497 days.
+/// The lower 32 bits of a bucket's number, above a count of 32 bits. A count that was left alone for more than 2³¹ times the
+/// length of a bucket is taken for one of the future; with the shortest buckets that is 249 days.
 #[derive(Debug, Default)]
 struct Tally(AtomicU64);
 
@@ -252,6 +252,8 @@ impl Tally {
             match age {
                 0 => Some(u64::from(tag) << 32 | u64::from(held.saturating_add(count))),
                 1.. => Some(u64::from(tag) << 32 | u64::from(count)),
+                // Nothing is lost of nothing, whenever that was: a clock may have begun long before this window.
+                _ if held == 0 => Some(u64::from(tag) << 32 | u64::from(count)),
                 _ => None,
             }
         });

@@ -57,8 +57,7 @@ pub(super) struct Rate {
 const FAR: u64 = u64::MAX / 4;
 
 pub(super) fn nanos(now: Monotonic) -> u64 {
-    let elapsed = now.since_origin();
-    elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos())).min(FAR)
+    now.as_nanos().min(FAR)
 }
 
 impl Rate {

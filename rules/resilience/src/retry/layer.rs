@@ -48,9 +48,10 @@ struct Seldom {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// Tries made after a failed one; the first of a call is none. One that was waited for and not made, because the
-    /// caller left or time was up, is not among them.
+    /// caller left or time was up, is not among them; one that a rule further in refused is.
     pub made: u64,
-    /// Retries that nothing but the budget stood against: it had no whole token left.
+    /// Retries that nothing but their budget stood against: the call's own tokens, or the policy's bucket for one that has
+    /// none, had no whole one left.
     pub budget_empty: u64,
 }
 

@@ -117,7 +117,7 @@ pub(crate) async fn check(
     for number in feed.acts.keys().filter(|number| !books.acts.contains_key(number)) {
         report.found(|| format!("act {number} is there, and nobody tried it"));
     }
-    order(&mut report, books, &feed);
+    order(&mut report, books, &feed, excused);
     effects(&mut report, seed, &feed)?;
     marks(store, cx, seed, books, &feed, &mut report).await?;
     Ok(report)
@@ -279,14 +279,16 @@ fn one(
     }
 }
 
-/// Who began after another one was acknowledged stands behind it.
-fn order(report: &mut Report, books: &Books, feed: &Feed) {
+/// Who began after another one was acknowledged stands behind it, unless that one was lost and written again.
+fn order(report: &mut Report, books: &Books, feed: &Feed, excused: Lost) {
     let mut ends: Vec<(i64, u64)> = Vec::new();
     let mut begins: Vec<(i64, u64, u64)> = Vec::new();
     for (number, entry) in &books.acts {
         let Some(there) = feed.acts.get(number) else { continue };
         let positions = || there.values().map(|stands| stands.position);
-        if let (Some((at, _)), Some(last)) = (&entry.acknowledged, positions().max()) {
+        if let (Some((at, _)), Some(last)) = (&entry.acknowledged, positions().max())
+            && !excused.excuses(*at)
+        {
             ends.push((*at, last));
         }
         if let Some(first) = positions().min() {

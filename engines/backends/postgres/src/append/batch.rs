@@ -112,6 +112,15 @@ impl Builder {
         self.acts.len() < self.acts_max && self.bytes < self.bytes_max && self.events < limits::ACT_EVENTS_MAX
     }
 
+    /// Is there room for this one? There is for any as the first.
+    pub(crate) fn has_room_for(&self, act: &Prepared) -> bool {
+        self.acts.is_empty()
+            || self.has_room()
+                && self.bytes + act.bytes <= self.bytes_max
+                && self.events + act.events().count() <= limits::ACT_EVENTS_MAX
+                && self.locks.len_with(&act.locks) <= BATCH_LOCKS_MAX
+    }
+
     /// May this act be judged together with those that are in?
     pub(crate) fn fits(&self, act: &Prepared, busy: &HashSet<StreamName>) -> bool {
         if act.parts.iter().any(|part| busy.contains(&part.stream)) {
@@ -122,9 +131,7 @@ impl Builder {
         }
         let free = act.is_free();
         let shared = |part: &Part| self.streams.get(&part.stream).is_some_and(|others| !(free && *others));
-        if !self.has_room()
-            || self.bytes + act.bytes > self.bytes_max
-            || self.events + act.events().count() > limits::ACT_EVENTS_MAX
+        if !self.has_room_for(act)
             || act.parts.iter().any(shared)
             || act.events().any(|(event, _)| self.ids.contains(&event.id))
         {
@@ -136,7 +143,7 @@ impl Builder {
         {
             return false;
         }
-        self.locks.len_with(&act.locks) <= BATCH_LOCKS_MAX
+        true
     }
 
     /// Takes an act that fits.

@@ -2,10 +2,9 @@
 //!
 //! Two small batches cost the server more than a large one, so a lane leaves what waits to the batch under way, whose lane
 //! takes it next. But that one may be waiting itself, for a lock or for a slow network: nobody waits behind it for longer
-//! than [`PATIENCE`].
+//! than [`PATIENCE`](super::PATIENCE).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mainstay_event_store::repeat::{self, Verdict as Repeat};
 use mainstay_event_store::{AppendError, Appended, Refusal, StoreId, StreamName, Version};
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 use super::batch::{Builder, Prepared};
 use super::statement::{Form, Verdict, send};
-use super::{Job, Queue, Waiting};
+use super::{Job, Queue, Turn, Waiting};
 use crate::connect::Way;
 use crate::error::{self, Kind, kind};
 use crate::hints::Hints;
@@ -27,10 +26,6 @@ use crate::receipt::Mark;
 use crate::retries::{RaceBudget, Retries};
 use crate::schema::Schema;
 use crate::select;
-
-/// How long after the last batch went out the next one is sent beside it, when it is not full before. Some times what a
-/// batch takes on a server nearby; on a network with a longer way the batches follow each other so closely.
-const PATIENCE: Duration = Duration::from_millis(8);
 
 type Reply = oneshot::Sender<Result<Appended, AppendError>>;
 
@@ -111,12 +106,7 @@ impl Lane {
         if waiting.closed.is_some() {
             return Next::Closed;
         }
-        let youngest = waiting.under_way.iter().max();
-        if let Some(at) = youngest.map(|since| *since + PATIENCE)
-            && !waiting.jobs.is_empty()
-            && waiting.jobs.len() < self.queue.batch_acts
-            && Instant::now() < at
-        {
+        if let Turn::Later(at) = waiting.next(self.queue.batch_acts, Instant::now()) {
             waiting.timers += 1;
             return Next::Later(at);
         }
@@ -128,12 +118,14 @@ impl Lane {
         let mut builder = Builder::new(self.queue.batch_acts, self.bytes_max);
         let mut jobs = Vec::new();
         let mut left = std::collections::VecDeque::new();
+        waiting.full = false;
         while let Some(job) = waiting.jobs.pop_front() {
             if job.reply.is_closed() {
                 // Nobody waits for it any more, and nothing of it was done.
                 continue;
             }
             if !builder.fits(&job.act, &waiting.busy) {
+                waiting.full |= !builder.has_room_for(&job.act);
                 left.push_back(job);
                 if !builder.has_room() {
                     break;

@@ -191,3 +191,15 @@ fn a_window_at_the_end_of_time_overflows_nothing() {
     assert_eq!(other.counts(u64::MAX), Counts { calls: 1, failures: 1, slow: 1 });
     assert!(window.resampled(spec::Window::Count(5), 1, 0).is_none());
 }
+
+/// A clock may begin long before the window does: with the machine, at best.
+#[test]
+fn a_new_window_counts_whatever_the_time_is() {
+    let (bucket, day) = (10_000_000, 24 * 3_600 * 1_000_000_000);
+    for days in [0, 1, 249, 300, 497, 600, 100_000] {
+        let window = TimeWindow::new(bucket);
+        window.record(days * day, Entry::new(true, false));
+        let counts = window.counts(days * day);
+        assert_eq!((counts.calls, counts.failures), (1, 1), "{days} days");
+    }
+}
