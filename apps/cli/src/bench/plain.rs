@@ -39,8 +39,8 @@ pub(crate) fn sqlite_loop(
 ) -> Result<Run> {
     let conn = Connection::open(path)?;
     conn.execute_batch(
-        "pragma synchronous = full; pragma temp_store = memory; pragma cache_size = -32768;
-         pragma wal_autocheckpoint = 1000; pragma journal_size_limit = 16777216;",
+        "pragma synchronous = full; pragma temp_store = memory; pragma cache_size = -8192;
+         pragma wal_autocheckpoint = 2000; pragma journal_size_limit = 16777216;",
     )?;
     let mut known: std::collections::HashMap<i64, i64> = conn
         .prepare("select stream, max(version) from mainstay_events group by stream")?
@@ -129,7 +129,7 @@ pub(crate) fn raw_loop(path: &Path, sizes: &[usize], bytes: usize, lasts: Durati
 /// Reads every event's columns in the feed's order, in one statement, keeping nothing.
 pub(crate) fn select_loop(path: &Path) -> Result<Run> {
     let conn = Connection::open(path)?;
-    conn.execute_batch("pragma cache_size = -8192; pragma query_only = on;")?;
+    conn.execute_batch("pragma cache_size = -2048; pragma query_only = on;")?;
     let began = Instant::now();
     let mut statement = conn.prepare(
         "select position, stream, version, id, type, schema, at, tags, envelope, key, payload, hash

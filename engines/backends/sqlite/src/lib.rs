@@ -71,6 +71,9 @@
 //!
 //! `engines`: it knows `models` and `terms`. SQLite comes bundled, 3.51.3 or newer: older ones can damage a file
 //! when its write-ahead log is reset.
+//!
+//! A build with `LIBSQLITE3_FLAGS="-DHAVE_FDATASYNC=1 -DSQLITE_DEFAULT_MEMSTATUS=0"` in its environment is a little faster: SQLite
+//! then syncs by fdatasync, where it would commit a file system's journal for a changed time, and does not count its allocations.
 
 mod archive;
 mod error;

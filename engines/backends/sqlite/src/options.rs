@@ -34,7 +34,7 @@ impl Options {
             group: 512,
             closure_limit: Duration::from_secs(1),
             busy: Duration::from_secs(5),
-            cache_kib: 32 * 1_024,
+            cache_kib: 8 * 1_024,
             wal_alarm: 256 << 20,
             #[cfg(feature = "faults")]
             vfs: None,
@@ -74,7 +74,7 @@ impl Options {
         self
     }
 
-    /// Memory for pages of the writer's connection, default 32 MiB; each reader has a quarter of it.
+    /// Memory for pages of the writer's connection, default 8 MiB; each reader has a quarter of it.
     pub fn cache_mib(mut self, mib: usize) -> Self {
         self.cache_kib = mib.clamp(1, 1 << 20) * 1_024;
         self

@@ -10,7 +10,7 @@ use uuid::Uuid;
 pub(crate) const PREFIX: &str = "mainstay_";
 
 /// The version this build writes.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// One step for each version, run in order, each in one transaction with its version number.
 const STEPS: [&str; VERSION as usize] = [
@@ -153,6 +153,22 @@ create table mainstay_archives(
     digest blob not null,
     file text not null
 ) strict;
+",
+    "
+-- Rows stand in the order they came, and only their keys are sorted: a table without rowid keeps whole rows in its inner
+-- pages too, where seven of a shop's filled a page, and a commit rewrote a page for nearly every row.
+create table mainstay_view_sorted(
+    id integer primary key,
+    view integer not null,
+    key text not null,
+    value blob not null,
+    indices blob,
+    unique (view, key)
+) strict;
+insert into mainstay_view_sorted(view, key, value, indices)
+    select view, key, value, indices from mainstay_view_rows order by view, key;
+drop table mainstay_view_rows;
+alter table mainstay_view_sorted rename to mainstay_view_rows;
 ",
 ];
 

@@ -105,13 +105,18 @@ fn unpack(mut packed: &[u8]) -> Vec<(&str, &[u8])> {
     entries
 }
 
-/// The index entries that a row has now, packed; nothing when there is no such row or it has none.
-fn entries_of(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<Vec<u8>> {
-    let packed: Option<Option<Vec<u8>>> = conn
-        .prepare_cached("select indices from main.mainstay_view_rows where view = ?1 and key = ?2")?
-        .query_row((view, key), |row| row.get(0))
-        .optional()?;
-    Ok(packed.flatten().unwrap_or_default())
+/// A row as it stands: its place in the table, and its index entries, packed.
+struct Standing {
+    id: i64,
+    entries: Vec<u8>,
+}
+
+fn standing(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<Option<Standing>> {
+    conn.prepare_cached("select id, indices from main.mainstay_view_rows where view = ?1 and key = ?2")?
+        .query_row((view, key), |row| {
+            Ok(Standing { id: row.get(0)?, entries: row.get::<_, Option<_>>(1)?.unwrap_or_default() })
+        })
+        .optional()
 }
 
 fn drop_entry(conn: &Connection, view: i64, key: &str, (name, value): (&str, &[u8])) -> rusqlite::Result<()> {
@@ -122,25 +127,35 @@ fn drop_entry(conn: &Connection, view: i64, key: &str, (name, value): (&str, &[u
     .map(drop)
 }
 
-fn drop_entries(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<()> {
-    let packed = entries_of(conn, view, key)?;
-    unpack(&packed).into_iter().try_for_each(|entry| drop_entry(conn, view, key, entry))
+/// Removes a row with its entries; false where there is none.
+fn remove(conn: &Connection, view: i64, key: &str) -> rusqlite::Result<bool> {
+    let Some(Standing { id, entries }) = standing(conn, view, key)? else { return Ok(false) };
+    unpack(&entries).into_iter().try_for_each(|entry| drop_entry(conn, view, key, entry))?;
+    conn.prepare_cached("delete from main.mainstay_view_rows where id = ?1")?.execute([id])?;
+    Ok(true)
 }
 
 pub(crate) fn put(conn: &Connection, known: &mut Known, name: &ViewName, row: &Row) -> rusqlite::Result<()> {
     let View { id: view, indexed } = known.make(conn, name)?;
-    let before = if indexed { entries_of(conn, view, &row.key)? } else { Vec::new() };
+    let before = if indexed { standing(conn, view, &row.key)? } else { None };
     if !indexed && !row.indices.is_empty() {
         known.keep(name, View { id: view, indexed: true });
     }
     let after = pack(row);
-    conn.prepare_cached(
-        "insert into main.mainstay_view_rows(view, key, value, indices) values (?1, ?2, ?3, ?4)
-         on conflict(view, key) do update set value = excluded.value, indices = excluded.indices",
-    )?
-    .execute((view, row.key.as_str(), row.value.as_slice(), after.as_deref()))?;
+    match &before {
+        Some(before) => conn
+            .prepare_cached("update main.mainstay_view_rows set value = ?2, indices = ?3 where id = ?1")?
+            .execute((before.id, row.value.as_slice(), after.as_deref()))?,
+        None => conn
+            .prepare_cached(
+                "insert into main.mainstay_view_rows(view, key, value, indices) values (?1, ?2, ?3, ?4)
+                 on conflict(view, key) do update set value = excluded.value, indices = excluded.indices",
+            )?
+            .execute((view, row.key.as_str(), row.value.as_slice(), after.as_deref()))?,
+    };
     // Most changes of a row leave most of its entries as they are.
-    let (before, after) = (unpack(&before), unpack(after.as_deref().unwrap_or_default()));
+    let before = before.as_ref().map_or(&[][..], |row| row.entries.as_slice());
+    let (before, after) = (unpack(before), unpack(after.as_deref().unwrap_or_default()));
     for entry in before.iter().filter(|entry| !after.contains(entry)) {
         drop_entry(conn, view, &row.key, *entry)?;
     }
@@ -160,11 +175,7 @@ pub(crate) fn delete(
     key: &str,
 ) -> rusqlite::Result<bool> {
     let Some(View { id: view, .. }) = known.find(conn, view)? else { return Ok(false) };
-    drop_entries(conn, view, key)?;
-    let rows = conn
-        .prepare_cached("delete from main.mainstay_view_rows where view = ?1 and key = ?2")?
-        .execute((view, key))?;
-    Ok(rows > 0)
+    remove(conn, view, key)
 }
 
 pub(crate) fn clear(
@@ -179,9 +190,7 @@ pub(crate) fn clear(
         .query_map((view, max as i64), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for key in &keys {
-        drop_entries(conn, view, key)?;
-        conn.prepare_cached("delete from main.mainstay_view_rows where view = ?1 and key = ?2")?
-            .execute((view, key))?;
+        remove(conn, view, key)?;
     }
     conn.prepare_cached("select exists(select 1 from main.mainstay_view_rows where view = ?1)")?
         .query_row([view], |row| row.get(0))

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use mainstay_envelope::{ContentHash, Context, MessageIdentity, Producer, Timestamp};
 use mainstay_event_store::{
-    Abort, Act, AppendError, ConsumerName, EventType, Expected, Head, Mark, NewEvent, OutboxRecord,
-    OutboxRow, Payload, Position, Query, ReadError, Refusal, Store, StreamName, Tag, Topic, Tx, Verifier,
+    Abort, Act, AppendError, ConsumerName, EventType, Expected, Head, IndexValue, Mark, NewEvent,
+    OutboxRecord, OutboxRow, Payload, Position, Query, ReadError, Refusal, Row, Scan, Store, StreamName, Tag,
+    Topic, Tx, Verifier, ViewName,
 };
 use mainstay_sqlite::rusqlite::Connection;
 use mainstay_sqlite::{OpenError, Options, Sqlite};
@@ -59,7 +60,7 @@ async fn a_file_of_a_newer_version_is_refused_and_not_touched() {
     let before = std::fs::read(&path).unwrap();
     for options in [Options::new(&path), Options::new(&path).read_only()] {
         let error = Sqlite::open(options).unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 99, known: 3, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 99, known: 4, .. }), "{error}");
         assert!(error.to_string().contains("use the newer build"), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
@@ -258,7 +259,7 @@ async fn outbox_rows_of_schema_1_go_on() {
     drop(conn);
     let old = std::fs::read(&path).unwrap();
     let error = Sqlite::open(Options::new(&path).read_only()).unwrap_err();
-    assert!(matches!(error, OpenError::Older { found: 1, known: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::Older { found: 1, known: 4, .. }), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), old);
 
     let store = Sqlite::open(Options::new(&path).existing()).unwrap();
@@ -293,6 +294,52 @@ async fn outbox_rows_of_schema_1_go_on() {
     let left = store.outbox_unsent(0, 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|row| (row.seq, row.number, row.position.0)).collect();
     assert_eq!(left, [(3, 3, 40), (4, 4, 41)]);
+}
+
+/// Its views' rows are found by key and by index, keep their order, and are replaced and removed with their index entries.
+#[tokio::test]
+async fn views_of_schema_1_go_on() {
+    let folder = folder::Folder::new();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, include_bytes!("fixtures/schema-1.db")).unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "insert into mainstay_views(id, name) values (70, 'orders'), (71, 'plain');
+         insert into mainstay_view_rows(view, key, value, indices) values
+             (70, 'c', x'63', cast(x'0600' || 'status' || x'0200' || x'02' || 'A' as blob)),
+             (70, 'a', x'61', cast(x'0600' || 'status' || x'0200' || x'02' || 'A' as blob)),
+             (70, 'b', x'62', cast(x'0600' || 'status' || x'0200' || x'02' || 'B' as blob)),
+             (71, 'a', x'70', null);
+         insert into mainstay_view_index(view, name, value, key) values
+             (70, 'status', cast(x'02' || 'A' as blob), 'c'), (70, 'status', cast(x'02' || 'A' as blob), 'a'),
+             (70, 'status', cast(x'02' || 'B' as blob), 'b');",
+    )
+    .unwrap();
+    drop(conn);
+    let store = Sqlite::open(Options::new(&path).existing()).unwrap();
+    let (orders, plain) = (ViewName::new("orders").unwrap(), ViewName::new("plain").unwrap());
+    let keys = async |scan: Scan| {
+        let rows = store.view_scan(&scan).await.unwrap().rows;
+        rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let status = |status: &str| Scan::equal(orders.clone(), "status", IndexValue::Text(status.into()), 9);
+    assert_eq!(keys(Scan::keys(orders.clone(), 9)).await, ["a", "b", "c"]);
+    assert_eq!(keys(status("A")).await, ["a", "c"]);
+    assert_eq!(store.view_get(&plain, "a").await.unwrap(), Some(b"p".to_vec()));
+    let cx = Context::system();
+    let view = orders.clone();
+    let changed = store.transact(&cx, move |tx| {
+        tx.view_put(&view, &Row::new("a", "1").indexed("status", IndexValue::Text("B".into())))?;
+        tx.view_put(&view, &Row::new("d", "2").indexed("status", IndexValue::Text("A".into())))?;
+        Ok::<_, Abort<String>>(tx.view_delete(&view, "c")?)
+    });
+    assert!(changed.await.unwrap().value);
+    assert_eq!(keys(Scan::keys(orders.clone(), 9)).await, ["a", "b", "d"]);
+    assert_eq!(
+        (keys(status("A")).await, keys(status("B")).await),
+        (vec!["d".into()], vec!["a".into(), "b".into()])
+    );
+    assert_eq!(store.view_get(&orders, "a").await.unwrap(), Some(b"1".to_vec()));
 }
 
 /// What it remembers of messages, with their hashes, holds on: a message that was handled by an older build is not
