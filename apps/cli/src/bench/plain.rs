@@ -38,6 +38,7 @@ pub(crate) fn sqlite_loop(
     lasts: Duration,
 ) -> Result<Run> {
     let conn = Connection::open(path)?;
+    // As the store's writer has them: what its settings gain must not count as gained over SQLite.
     conn.execute_batch(
         "pragma synchronous = full; pragma temp_store = memory; pragma cache_size = -8192;
          pragma wal_autocheckpoint = 2000; pragma journal_size_limit = 16777216;",

@@ -115,11 +115,17 @@ impl Run {
             candidates.stop().await;
         }
         let mut conn = self.way.conn().await;
+        let begun = Instant::now();
         loop {
             let truth = Truth::now(&self.way, &mut conn).await;
             if truth.waiting() >= rows {
                 return;
             }
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "only {} rows wait after 120 s",
+                truth.waiting()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
