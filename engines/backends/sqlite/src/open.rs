@@ -137,10 +137,6 @@ fn connect(options: &Options, write: bool) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Frames of the write-ahead log, each a page and 24 bytes, from which a commit moves them into the file. A page that was
-/// written several times is moved once, so that a longer log costs less; but the one commit takes longer.
-const CHECKPOINT_FRAMES: u32 = 2_000;
-
 /// A connection for the writer thread.
 pub(crate) fn writer(options: &Options) -> rusqlite::Result<Connection> {
     let conn = connect(options, true)?;
@@ -152,9 +148,10 @@ pub(crate) fn writer(options: &Options) -> rusqlite::Result<Connection> {
          pragma temp_store = memory;
          pragma cache_size = -{};
          pragma journal_size_limit = 16777216;
-         pragma wal_autocheckpoint = {CHECKPOINT_FRAMES};",
+         pragma wal_autocheckpoint = {};",
         options.synchronous(),
-        options.cache_kib
+        options.cache_kib,
+        options.checkpoint_frames
     ))?;
     Ok(conn)
 }

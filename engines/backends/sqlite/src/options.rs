@@ -16,6 +16,9 @@ pub struct Options {
     pub(crate) busy: Duration,
     pub(crate) cache_kib: usize,
     pub(crate) wal_alarm: u64,
+    /// Frames of the write-ahead log, each a page and 24 bytes, from which a commit moves them into the file. A page that
+    /// was written several times is moved once, so that a longer log costs less; but the one commit takes longer.
+    pub(crate) checkpoint_frames: u32,
     #[cfg(feature = "faults")]
     pub(crate) vfs: Option<&'static str>,
     #[cfg(feature = "faults")]
@@ -36,6 +39,7 @@ impl Options {
             busy: Duration::from_secs(5),
             cache_kib: 8 * 1_024,
             wal_alarm: 256 << 20,
+            checkpoint_frames: 2_000,
             #[cfg(feature = "faults")]
             vfs: None,
             #[cfg(feature = "faults")]

@@ -17,8 +17,9 @@ pub(super) struct Prepared {
 
 pub(super) struct Row {
     partition: u32,
-    event: Vec<u8>,
-    message: Message,
+    /// Its outer form, as JSON.
+    pub(super) event: Vec<u8>,
+    pub(super) message: Message,
 }
 
 impl Prepared {

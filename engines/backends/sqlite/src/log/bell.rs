@@ -1,4 +1,5 @@
-//! The doorbell: a Unix datagram socket for each follower, to which the writer sends a byte after a commit.
+//! The doorbell: a Unix datagram socket for each follower, to which the writer sends a datagram after a commit: a byte,
+//! or what was appended ([`parcel`]).
 //!
 //! ```text
 //!  $XDG_RUNTIME_DIR, or the temporary folder
@@ -7,7 +8,7 @@
 //!        ├─ <16 hex at random>   a follower's socket
 //!        └─ …
 //! ```
-//! A hint, never more: a follower also looks every second. So whatever goes wrong here costs a second of delay and
+//! A hint, never more: what it brings stands in the file too, and a follower also looks there every second. So whatever goes wrong here costs a second of delay and
 //! nothing else, and the writer never waits for it. A socket whose follower is gone is removed by the writer; a
 //! follower whose socket was removed (some systems clean their temporary folders) hangs out another one.
 
@@ -17,14 +18,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::heard::Heard;
 use super::options::LogOptions;
+use super::parcel::{self, PARCEL_BYTES_MAX};
 
 /// The longest path of a socket: `sun_path` of unix(7), without its terminating zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -82,28 +85,43 @@ fn make(folder: &Path) -> Result<(), String> {
 
 /// The writer's side.
 pub(super) struct Ringer {
-    /// None where there is no folder to look into, or no socket to send from.
-    way: Option<(PathBuf, UnixDatagram)>,
-    followers: Vec<PathBuf>,
+    /// None where there is no folder to look into.
+    folder: Option<PathBuf>,
+    followers: Vec<Follower>,
     /// When the folder last changed, as it was when it was read.
     read_at: Option<SystemTime>,
     /// A change within the clock's grain of the last look would not show: look once more.
     again: bool,
+    parcel: Vec<u8>,
+}
+
+struct Follower {
+    path: PathBuf,
+    /// Its own to send from: a socket bears a number of bytes that nobody has received, and one follower that stands
+    /// still would use up the others' share.
+    from: UnixDatagram,
 }
 
 impl Ringer {
     pub(super) fn new(options: &LogOptions) -> Self {
-        let way = place(options).ok().and_then(|folder| {
-            let socket = UnixDatagram::unbound().ok()?;
-            socket.set_nonblocking(true).ok()?;
-            Some((folder, socket))
-        });
-        Self { way, followers: Vec::new(), read_at: None, again: false }
+        let folder = place(options).ok();
+        Self { folder, followers: Vec::new(), read_at: None, again: false, parcel: Vec::new() }
     }
 
-    /// Tells every follower. Never waits; costs a system call, and one for each follower.
-    pub(super) fn ring(&mut self) {
-        let Some((folder, socket)) = &self.way else { return };
+    /// Tells every follower, with a parcel if there is one: `pack` says whether it has made one. Never waits; costs a
+    /// system call, and one for each follower.
+    pub(super) fn ring(&mut self, pack: impl FnOnce(&mut Vec<u8>) -> bool) {
+        self.look();
+        if self.followers.is_empty() {
+            return;
+        }
+        let parcel = if pack(&mut self.parcel) { &self.parcel[..] } else { &[parcel::RING] };
+        self.followers.retain(|follower| follower.tell(parcel));
+    }
+
+    /// Who follows now.
+    fn look(&mut self) {
+        let Some(folder) = &self.folder else { return };
         let changed = fs::metadata(folder).and_then(|found| found.modified()).ok();
         if changed.is_none() {
             // Nobody follows.
@@ -114,12 +132,33 @@ impl Ringer {
         if changed != self.read_at || self.again {
             self.again = changed != self.read_at;
             self.read_at = changed;
-            self.followers = followers(folder);
+            let mut known = std::mem::take(&mut self.followers);
+            let follower = |path: PathBuf| match known.iter().position(|known| known.path == path) {
+                Some(at) => Some(known.swap_remove(at)),
+                None => Follower::new(path).ok(),
+            };
+            self.followers = sockets(folder).into_iter().filter_map(follower).collect();
         }
-        self.followers.retain(|follower| match socket.send_to(&[1], follower) {
-            Ok(_) => true,
-            Err(error) => stays(follower, &error),
-        });
+    }
+}
+
+impl Follower {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let from = UnixDatagram::unbound()?;
+        from.set_nonblocking(true)?;
+        Ok(Self { path, from })
+    }
+
+    /// False when it is not there any more.
+    fn tell(&self, parcel: &[u8]) -> bool {
+        let told = match self.from.send_to(parcel, &self.path) {
+            // A socket may be allowed few bytes, or the machine has few left: less may pass.
+            Err(error) if !is_gone(&error) && error.kind() != ErrorKind::WouldBlock => {
+                self.from.send_to(&[parcel::RING], &self.path)
+            }
+            told => told,
+        };
+        told.map_or_else(|error| stays(&self.path, &error), |_| true)
     }
 }
 
@@ -131,10 +170,15 @@ fn stays(follower: &Path, error: &io::Error) -> bool {
         // A socket whose follower is gone for good. If it can't be removed it is met again.
         let _ = fs::remove_file(follower);
     }
-    !matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+    !is_gone(error)
 }
 
-fn followers(folder: &Path) -> Vec<PathBuf> {
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound)
+}
+
+/// The sockets that hang out in a folder of ours.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
     let ours = folder.parent().is_some_and(|above| check_owner(above).is_ok()) && check_owner(folder).is_ok();
     if !ours {
         return Vec::new();
@@ -153,6 +197,7 @@ fn followers(folder: &Path) -> Vec<PathBuf> {
 pub(super) struct Doorbell {
     options: LogOptions,
     grown: watch::Sender<u64>,
+    heard: Arc<Heard>,
     state: Mutex<State>,
 }
 
@@ -197,12 +242,12 @@ impl State {
 }
 
 impl Doorbell {
-    /// Hangs out a doorbell that counts `grown` up. Where none can be hung out, it is tried again when
+    /// Hangs out a doorbell that counts `grown` up, and puts into `heard` what rings bring. Where none can be hung out, it is tried again when
     /// [mended](Self::mend).
-    pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>) -> Self {
+    pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>, heard: Arc<Heard>) -> Self {
         let mut state = State::default();
         state.hang(options);
-        Self { options: options.clone(), grown, state: Mutex::new(state) }
+        Self { options: options.clone(), grown, heard, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -223,7 +268,10 @@ impl Doorbell {
         let Some((_, socket)) = &state.socket else { return };
         let listens = socket.try_clone().and_then(tokio::net::UnixDatagram::from_std);
         match listens {
-            Ok(bell) => state.listening = Some(tokio::spawn(heard(bell, self.grown.clone()))),
+            Ok(bell) => {
+                let listens = listen(bell, self.grown.clone(), Arc::clone(&self.heard));
+                state.listening = Some(tokio::spawn(listens));
+            }
             Err(error) => state.failure = Some(error.to_string()),
         }
     }
@@ -249,10 +297,25 @@ impl Drop for Doorbell {
     }
 }
 
-/// Counts rings until the socket fails. Whoever waits next lets somebody listen again.
-async fn heard(bell: tokio::net::UnixDatagram, grown: watch::Sender<u64>) {
-    let mut byte = [0; 8];
-    while bell.recv(&mut byte).await.is_ok() {
+/// Counts rings, and takes in what they bring, until the socket fails. Whoever waits next lets somebody listen again.
+async fn listen(bell: tokio::net::UnixDatagram, grown: watch::Sender<u64>, heard: Arc<Heard>) {
+    // One byte more than a parcel has: what fills it was cut.
+    let mut ring = vec![0; PARCEL_BYTES_MAX + 1];
+    while let Ok(mut bytes) = bell.recv(&mut ring).await {
+        let mut several = false;
+        loop {
+            if bytes <= PARCEL_BYTES_MAX {
+                heard.push(&ring[..bytes]);
+            }
+            match bell.try_recv(&mut ring) {
+                Ok(more) => (several, bytes) = (true, more),
+                Err(_) => break,
+            }
+        }
+        if several {
+            // The kernel drops a ring only while others wait to be heard.
+            heard.doubt();
+        }
         grown.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
@@ -293,12 +356,46 @@ mod tests {
         let there = UnixDatagram::bind(doorbells.join("there")).unwrap();
         drop(gone);
         let mut ringer = Ringer::new(&options);
-        ringer.ring();
-        ringer.followers.sort();
-        assert_eq!(ringer.followers, [doorbells.join("odd"), doorbells.join("there")]);
+        ringer.ring(|_| false);
+        let mut told: Vec<_> = ringer.followers.iter().map(|follower| follower.path.clone()).collect();
+        told.sort();
+        assert_eq!(told, [doorbells.join("odd"), doorbells.join("there")]);
         assert!(!doorbells.join("gone").exists());
         there.set_nonblocking(true).unwrap();
         assert_eq!(there.recv(&mut [0; 8]).unwrap(), 1);
         drop(odd);
+    }
+
+    #[test]
+    fn a_ring_that_is_too_large_for_the_socket_brings_nothing_and_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let follower = UnixDatagram::bind(folder.path().join("there")).unwrap();
+        follower.set_nonblocking(true).unwrap();
+        let from = Follower::new(folder.path().join("there")).unwrap();
+        // More than any socket takes at once, as Linux comes.
+        assert!(from.tell(&vec![2; 16 << 20]));
+        assert_eq!(follower.recv(&mut [0; 8]).unwrap(), 1);
+        assert!(from.tell(&vec![2; PARCEL_BYTES_MAX]));
+        assert_eq!(follower.recv(&mut vec![0; PARCEL_BYTES_MAX + 1]).unwrap(), PARCEL_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_follower_that_stands_still_does_not_keep_the_others_from_hearing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LogOptions::new(folder.path().join("log.db")).runtime_folder(folder.path());
+        let doorbells = place(&options).unwrap();
+        make(&doorbells).unwrap();
+        let _still = UnixDatagram::bind(doorbells.join("still")).unwrap();
+        let hears = UnixDatagram::bind(doorbells.join("hears")).unwrap();
+        hears.set_nonblocking(true).unwrap();
+        let mut ringer = Ringer::new(&options);
+        for _ in 0..100 {
+            ringer.ring(|parcel| {
+                parcel.resize(PARCEL_BYTES_MAX, 2);
+                true
+            });
+            assert_eq!(hears.recv(&mut vec![0; PARCEL_BYTES_MAX]).unwrap(), PARCEL_BYTES_MAX);
+        }
+        assert_eq!(ringer.followers.len(), 2);
     }
 }

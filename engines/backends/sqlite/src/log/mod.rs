@@ -25,9 +25,11 @@ mod append;
 mod bell;
 mod ends;
 mod error;
+mod heard;
 mod offsets;
 mod open;
 mod options;
+mod parcel;
 mod queue;
 mod read;
 mod retention;
@@ -52,6 +54,7 @@ use crate::stats::{GroupCounts, Groups};
 use append::Prepared;
 use bell::Doorbell;
 use ends::Ends;
+use heard::{Heard, Next};
 use open::Identity;
 use queue::{Job, Queue};
 use writer::Writer;
@@ -72,6 +75,8 @@ struct Inner {
     /// Counts what may have made the log grow.
     grown: watch::Sender<u64>,
     ends: Ends,
+    /// What rings brought; nothing for the writer.
+    heard: Arc<Heard>,
     /// None for the writer, which needs nobody to tell it.
     bell: Option<Doorbell>,
     groups: Arc<Groups>,
@@ -124,6 +129,7 @@ impl EmbeddedLog {
             readers,
             grown,
             ends: Ends::default(),
+            heard: Arc::default(),
             bell: None,
             groups,
             writer,
@@ -148,11 +154,10 @@ impl EmbeddedLog {
         }
         let readers = Readers::start(&options.for_readers()).map_err(|error| thread(&options, &error))?;
         let grown = watch::channel(0).0;
-        let bell = Doorbell::hang(&options, grown.clone());
+        let (heard, ends, groups) = (Arc::<Heard>::default(), Ends::default(), Arc::default());
+        let bell = Some(Doorbell::hang(&options, grown.clone(), Arc::clone(&heard)));
         let (queue, writer) = (None, Mutex::new(None));
-        let groups = Arc::default();
-        let (bell, ends) = (Some(bell), Ends::default());
-        let inner = Inner { options, identity, queue, readers, grown, ends, bell, groups, writer };
+        let inner = Inner { options, identity, queue, readers, grown, ends, heard, bell, groups, writer };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -221,6 +226,23 @@ impl EmbeddedLog {
         job.await.map_err(error::read)?
     }
 
+    /// The next page, if a ring has brought it.
+    fn heard(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        after: Offset,
+        max: usize,
+    ) -> Result<Option<Next>, ReadError> {
+        let Inner { options, identity, heard, .. } = &*self.inner;
+        if !heard.has(topic, partition, after) {
+            return Ok(None);
+        }
+        // Of the log that is known here, which has to be there still, as for every read.
+        let Some(known) = open::known(options, identity)? else { return Ok(None) };
+        Ok(heard.next(known.id, topic, partition, after, max))
+    }
+
     fn check_partition(&self, partition: u32) -> Result<(), ReadError> {
         let partitions = self.partitions();
         if partition < partitions {
@@ -278,6 +300,12 @@ impl Log for EmbeddedLog {
         self.check_partition(partition)?;
         // Before the read: what is rung for later may not be in it.
         let rung = *self.inner.grown.borrow();
+        if let Some(Next { page, is_end }) = self.heard(topic, partition, after, max)? {
+            if is_end {
+                self.inner.ends.note(topic, partition, page.end, rung);
+            }
+            return Ok(page);
+        }
         let own = topic.clone();
         let read = move |conn: &Connection, _| {
             read::page(conn, &own, partition, after, max).map(|page| page.map(Some))
@@ -312,7 +340,10 @@ impl Log for EmbeddedLog {
             let mut looked = self.inner.ends.is(topic, partition, after, rung);
             loop {
                 // A read that fails tells its reason to whoever reads next; the waiter is not the one to judge.
-                if !looked && self.end(topic, partition).await.map_or(true, |end| end > after) {
+                let more = !looked
+                    && (self.inner.heard.has(topic, partition, after)
+                        || self.end(topic, partition).await.map_or(true, |end| end > after));
+                if more {
                     return;
                 }
                 match tokio::time::timeout(RECHECK, grown.changed()).await {

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::options::Options;
 
+/// Frames of the write-ahead log from which they are moved: a tenth of a store's. Messages are only appended, so a page is
+/// hardly ever written twice; and as long as the write-ahead log grows, each flush writes its size and map, too.
+const CHECKPOINT_FRAMES: u32 = 200;
+
 /// Settings of one handle of a log. The defaults suit one service on one machine.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
@@ -69,6 +73,8 @@ impl LogOptions {
     }
 
     pub(super) fn for_writer(&self) -> Options {
-        Options::new(&self.path).existing().busy_limit(self.busy).cache_mib(8)
+        let mut options = Options::new(&self.path).existing().busy_limit(self.busy).cache_mib(8);
+        options.checkpoint_frames = CHECKPOINT_FRAMES;
+        options
     }
 }

@@ -13,6 +13,7 @@ use super::bell::Ringer;
 use super::error::refusal;
 use super::open::{self, Identity, REOPEN};
 use super::options::LogOptions;
+use super::parcel;
 use super::queue::{Answer, Job, Queue};
 use super::retention::{self, SLICE};
 use crate::error::{Kind, kind};
@@ -176,12 +177,16 @@ impl Writer {
             return false;
         }
         self.groups.note(group.len(), places.iter().map(Vec::len).sum::<usize>() as u64);
+        // Others' work waits for it; whoever appended only wants to know.
+        session.ringer.ring(|parcel| {
+            let appended = group.iter().map(|turn| &turn.prepared).zip(places.iter().map(Vec::as_slice));
+            parcel::pack(parcel, self.identity.id, appended)
+        });
         for (turn, places) in group.into_iter().zip(places) {
             // Who does not wait any more does not want to know.
             let _ = turn.reply.send(Ok(places));
         }
         self.grown.send_modify(|count| *count = count.wrapping_add(1));
-        session.ringer.ring();
         true
     }
 }
@@ -292,6 +297,44 @@ mod tests {
             data: Bytes::new(),
             mark: number,
         }
+    }
+
+    #[tokio::test]
+    async fn a_ring_brings_what_was_appended() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LogOptions::new(folder.path().join("log.db")).runtime_folder(folder.path());
+        let (log, follower) =
+            (EmbeddedLog::open(options.clone()).unwrap(), EmbeddedLog::follow(options.clone()).unwrap());
+        let topic = Topic::new("t").unwrap();
+        for number in 1..=3_u64 {
+            let after = Offset(number - 1);
+            let heard = &follower.inner.heard;
+            let waits = async {
+                while !heard.has(&topic, 0, after) {
+                    follower.wait_past(&topic, 0, after, Duration::from_secs(60)).await;
+                    tokio::task::yield_now().await;
+                }
+            };
+            let sent = vec![message(&topic, number)];
+            let cx = Context::system();
+            let (appended, ()) = tokio::join!(log.append(&cx, sent.clone()), waits);
+            assert_eq!(appended.unwrap(), [(0, Offset(number))]);
+            let page = follower.read(&topic, 0, after, 10).await.unwrap();
+            // What the file says, of somebody who has heard nothing.
+            let read = EmbeddedLog::follow(options.clone()).unwrap().read(&topic, 0, after, 10).await;
+            assert_eq!(Ok(&page), read.as_ref());
+            assert_eq!((page.messages[0].message == sent[0], page.at_end()), (true, true));
+            assert!(!heard.has(&topic, 0, Offset(number)));
+        }
+        // Nobody reads from a file that is not there any more, whatever was heard of it.
+        log.append(&Context::system(), vec![message(&topic, 4)]).await.unwrap();
+        while !follower.inner.heard.has(&topic, 0, Offset(3)) {
+            follower.wait_past(&topic, 0, Offset(3), Duration::from_secs(60)).await;
+            tokio::task::yield_now().await;
+        }
+        std::fs::rename(&options.path, folder.path().join("moved")).unwrap();
+        let read = follower.read(&topic, 0, Offset(3), 10).await;
+        assert!(matches!(read, Err(ReadError::Unavailable { passing: false, .. })), "{read:?}");
     }
 
     #[tokio::test]

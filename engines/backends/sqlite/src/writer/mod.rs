@@ -256,11 +256,12 @@ impl Writer {
         // Before anybody is told that there is more.
         tx.hand_over(&self.recent);
         self.groups.note(group.len(), end.position.0 - before.position.0);
-        for job in group.drain(..) {
-            job.end(self.store, End::Committed);
-        }
+        // Others' work waits for this; the answers are for those whose work is done.
         if end != before {
             self.end.send_replace(end);
+        }
+        for job in group.drain(..) {
+            job.end(self.store, End::Committed);
         }
         Ok(())
     }
