@@ -4,7 +4,7 @@
 //!  producer's process                     log.db                        each consumer's process
 //!  append ─► queue ─► writer thread ─► one commit a group ─► -wal ◄── read-only reader ◄── read ◄─┐
 //!            bounded        │                                                                     │
-//!                           └── one byte to each doorbell (Unix datagram socket) ──► wakes ───────┤
+//!                           └── what was appended, to each doorbell (Unix datagram socket) ───────┤
 //!                                                                 else: a look every second ──────┘
 //! ```
 //! [`EmbeddedLog::open`] writes; [`EmbeddedLog::follow`] only reads, from any process, also before the file is
