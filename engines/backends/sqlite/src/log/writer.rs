@@ -299,6 +299,18 @@ mod tests {
         }
     }
 
+    /// Waits until a ring has brought what follows an offset.
+    async fn brought(follower: &EmbeddedLog, topic: &Topic, after: Offset) {
+        let waits = async {
+            while !follower.inner.heard.has(topic, 0, after) {
+                follower.wait_past(topic, 0, after, Duration::from_secs(1)).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, waits).await.expect("no ring has brought it");
+    }
+
     #[tokio::test]
     async fn a_ring_brings_what_was_appended() {
         let folder = tempfile::tempdir().unwrap();
@@ -308,30 +320,21 @@ mod tests {
         let topic = Topic::new("t").unwrap();
         for number in 1..=3_u64 {
             let after = Offset(number - 1);
-            let heard = &follower.inner.heard;
-            let waits = async {
-                while !heard.has(&topic, 0, after) {
-                    follower.wait_past(&topic, 0, after, Duration::from_secs(60)).await;
-                    tokio::task::yield_now().await;
-                }
-            };
             let sent = vec![message(&topic, number)];
             let cx = Context::system();
-            let (appended, ()) = tokio::join!(log.append(&cx, sent.clone()), waits);
+            let (appended, ()) =
+                tokio::join!(log.append(&cx, sent.clone()), brought(&follower, &topic, after));
             assert_eq!(appended.unwrap(), [(0, Offset(number))]);
             let page = follower.read(&topic, 0, after, 10).await.unwrap();
             // What the file says, of somebody who has heard nothing.
             let read = EmbeddedLog::follow(options.clone()).unwrap().read(&topic, 0, after, 10).await;
             assert_eq!(Ok(&page), read.as_ref());
             assert_eq!((page.messages[0].message == sent[0], page.at_end()), (true, true));
-            assert!(!heard.has(&topic, 0, Offset(number)));
+            assert!(!follower.inner.heard.has(&topic, 0, Offset(number)));
         }
         // Nobody reads from a file that is not there any more, whatever was heard of it.
         log.append(&Context::system(), vec![message(&topic, 4)]).await.unwrap();
-        while !follower.inner.heard.has(&topic, 0, Offset(3)) {
-            follower.wait_past(&topic, 0, Offset(3), Duration::from_secs(60)).await;
-            tokio::task::yield_now().await;
-        }
+        brought(&follower, &topic, Offset(3)).await;
         std::fs::rename(&options.path, folder.path().join("moved")).unwrap();
         let read = follower.read(&topic, 0, Offset(3), 10).await;
         assert!(matches!(read, Err(ReadError::Unavailable { passing: false, .. })), "{read:?}");
