@@ -8,9 +8,9 @@
 //!        ├─ <16 hex at random>   a follower's socket
 //!        └─ …
 //! ```
-//! A hint, never more: what it brings stands in the file too, and a follower also looks there every second. So whatever goes wrong here costs a second of delay and
-//! nothing else, and the writer never waits for it. A socket whose follower is gone is removed by the writer; a
-//! follower whose socket was removed (some systems clean their temporary folders) hangs out another one.
+//! A hint, never more: what it brings stands in the file too, and a follower also looks there every second. So whatever
+//! goes wrong here costs a second of delay and nothing else, and the writer never waits for it. A socket whose follower
+//! is gone is removed by the writer; a follower whose socket was removed (some systems clean their temporary folders) hangs out another one.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -242,8 +242,8 @@ impl State {
 }
 
 impl Doorbell {
-    /// Hangs out a doorbell that counts `grown` up, and puts into `heard` what rings bring. Where none can be hung out, it is tried again when
-    /// [mended](Self::mend).
+    /// Hangs out a doorbell that counts `grown` up, and puts into `heard` what rings bring. Where none can be hung out,
+    /// it is tried again when [mended](Self::mend).
     pub(super) fn hang(options: &LogOptions, grown: watch::Sender<u64>, heard: Arc<Heard>) -> Self {
         let mut state = State::default();
         state.hang(options);
@@ -306,6 +306,8 @@ async fn listen(bell: tokio::net::UnixDatagram, grown: watch::Sender<u64>, heard
         loop {
             if bytes <= PARCEL_BYTES_MAX {
                 heard.push(&ring[..bytes]);
+            } else {
+                heard.doubt();
             }
             match bell.try_recv(&mut ring) {
                 Ok(more) => (several, bytes) = (true, more),

@@ -86,9 +86,9 @@ impl Heard {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a parcel. What is no parcel brings nothing.
-    pub(super) fn push(&self, parcel: &[u8]) {
-        let Some((log, runs)) = parcel::unpack(parcel) else { return };
+    /// Takes in a ring. What brings nothing that can be read tells of messages that are in the file only.
+    pub(super) fn push(&self, ring: &[u8]) {
+        let Some((log, runs)) = parcel::unpack(ring) else { return self.doubt() };
         let mut kept = self.lock();
         if kept.log != log {
             kept.clear();
@@ -247,6 +247,8 @@ mod tests {
         assert_eq!(of(&heard, 2, 9), None);
         heard.push(&parcel(LOG, 0, 3..=3, 1));
         assert_eq!(of(&heard, 2, 9), Some((vec![3], 3, true)), "the file was looked into since");
+        heard.push(&[parcel::RING]);
+        assert_eq!(of(&heard, 2, 9), Some((vec![3], 3, false)), "something came that was too much to bring");
     }
 
     #[test]
