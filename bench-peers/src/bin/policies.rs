@@ -19,6 +19,7 @@ use mainstay::resilience::rate_limit::{Keyed, RateLimit, Spec, TokenBucket};
 use mainstay::resilience::timeout::{self, TimeoutLayer, Timeouts};
 use mainstay::resilience::{EveryErrorIsTransient, InsideLayer, Outside, Scope, Undescribed};
 use serde::Serialize;
+use tower::timeout::Timeout;
 use tower_layer::Layer;
 use tower_resilience_circuitbreaker::CircuitBreakerLayer as TowerResilience;
 
@@ -188,15 +189,7 @@ fn breakers(bench: &mut Bench) -> Result<()> {
     let inside = InsideLayer::new(Undescribed).layer(Echo(0));
     let layer = CircuitBreakerLayer::new(Some(ours.clone()), EveryErrorIsTransient);
     let mut service = Outside::new(layer.layer(inside), Arc::clone(&scope), Undescribed);
-    let peer = TowerResilience::builder()
-        .failure_rate_threshold(0.5)
-        .sliding_window_size(100)
-        .minimum_number_of_calls(20)
-        .slow_call_duration_threshold(Duration::from_millis(200))
-        .slow_call_rate_threshold(0.5)
-        .build()
-        .context("tower-resilience refused its settings")?;
-    let mut peer = peer.layer(Echo(0));
+    let mut peer = tower_resilience()?.layer(Echo(0));
     bench.compare(
         "breaker: as a layer",
         1.0,
@@ -205,6 +198,18 @@ fn breakers(bench: &mut Bench) -> Result<()> {
         each(|| ask(&mut peer)),
     );
     Ok(())
+}
+
+/// Set as ours is.
+fn tower_resilience() -> Result<TowerResilience> {
+    TowerResilience::builder()
+        .failure_rate_threshold(0.5)
+        .sliding_window_size(100)
+        .minimum_number_of_calls(20)
+        .slow_call_duration_threshold(Duration::from_millis(200))
+        .slow_call_rate_threshold(0.5)
+        .build()
+        .context("tower-resilience refused its settings")
 }
 
 /// As many permits as nobody uses up here, refilled each microsecond.
@@ -324,6 +329,15 @@ impl<E> tower::retry::Policy<u64, u64, E> for Never {
     }
 }
 
+/// Tower's own layers with the limits of our stack: total, retry, permits, attempt.
+fn theirs_around<S: Clone>(
+    inner: S,
+) -> Timeout<tower::retry::Retry<Never, tower::limit::ConcurrencyLimit<Timeout<S>>>> {
+    let attempt = Timeout::new(inner, Duration::from_millis(300));
+    let permits = tower::limit::ConcurrencyLimit::new(attempt, 32);
+    Timeout::new(tower::retry::Retry::new(Never, permits), Duration::from_secs(2))
+}
+
 fn towers(bench: &mut Bench) -> Result<()> {
     let scope = Arc::new(Scope::system("callee"));
     let inside = || InsideLayer::new(Undescribed).layer(Echo(0));
@@ -356,18 +370,27 @@ fn towers(bench: &mut Bench) -> Result<()> {
         let inside = InsideLayer::new(Undescribed).layer(Echo(polls));
         let layer = TimeoutLayer::new(timeouts, timeout::Kind::Attempt);
         let mut ours = Outside::new(layer.layer(inside), Arc::clone(&scope), Undescribed);
-        let mut theirs = tower::timeout::Timeout::new(Echo(polls), limit);
+        let mut theirs = Timeout::new(Echo(polls), limit);
         bench.compare(what, 1.0, each(|| ask(&mut ours)), "tower", each(|| ask(&mut theirs)));
     }
     let whats =
         [("full stack, ready (theirs: no breaker)", 0), ("full stack, pending once (theirs: no breaker)", 1)];
     for (what, polls) in whats {
         let mut ours = rules::stack(polls)?;
-        let attempt = tower::timeout::Timeout::new(Echo(polls), limit);
-        let permits = tower::limit::ConcurrencyLimit::new(attempt, 32);
-        let retry = tower::retry::Retry::new(Never, permits);
-        let mut theirs = tower::timeout::Timeout::new(retry, Duration::from_secs(2));
+        let mut theirs = theirs_around(Echo(polls));
         bench.compare(what, 1.0, each(|| ask(&mut ours)), "tower", each(|| ask(&mut theirs)));
+    }
+    let whats = [("full stack, ready", 0), ("full stack, pending once", 1)];
+    for (what, polls) in whats {
+        let mut ours = rules::stack(polls)?;
+        let mut theirs = theirs_around(tower_resilience()?.layer(Echo(polls)));
+        bench.compare(
+            what,
+            1.0,
+            each(|| ask(&mut ours)),
+            "tower with tower-resilience",
+            each(|| ask(&mut theirs)),
+        );
     }
     Ok(())
 }
