@@ -387,3 +387,32 @@ impl Shared {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_envelope::{Clock, ManualClock, SeededChance};
+
+    use super::*;
+    use crate::circuit_breaker::Spec;
+    use crate::record::Recorder;
+
+    #[test]
+    fn a_plain_end_is_recorded_by_a_cheap_reading_and_a_probes_is_not() {
+        let clock = ManualClock::default();
+        let chance = Arc::new(SeededChance::new(1));
+        let scope = Arc::new(Scope::new("test", Arc::new(clock.clone()), chance, Recorder::off()));
+        let spec = Spec::failure_rate(0.5).over(10).minimum_calls(4).open_for(Duration::from_secs(5));
+        let breaker = CircuitBreaker::new(spec.check().unwrap(), scope);
+        let plain = breaker.check(clock.now()).unwrap();
+        assert!(breaker.record_plain(plain, Outcome::Success));
+        assert_eq!(breaker.snapshot(clock.now()).counts.calls, 1);
+        while let Ok(ticket) = breaker.check(clock.now()) {
+            breaker.record(ticket, clock.now(), Outcome::TRANSIENT);
+        }
+        clock.advance(Duration::from_secs(6));
+        let probe = breaker.check(clock.now()).unwrap();
+        // What the breaker then does begins at that moment: it is read exactly.
+        assert!(!breaker.record_plain(probe, Outcome::Success));
+        assert!(matches!(breaker.snapshot(clock.now()).phase, Phase::HalfOpen { .. }));
+    }
+}
