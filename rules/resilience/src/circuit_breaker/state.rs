@@ -406,7 +406,7 @@ mod tests {
         let plain = breaker.check(clock.now()).unwrap();
         assert!(breaker.record_plain(plain, Outcome::Success));
         assert_eq!(breaker.snapshot(clock.now()).counts.calls, 1);
-        while let Ok(ticket) = breaker.check(clock.now()) {
+        for ticket in (0..10).map_while(|_| breaker.check(clock.now()).ok()) {
             breaker.record(ticket, clock.now(), Outcome::TRANSIENT);
         }
         clock.advance(Duration::from_secs(6));
