@@ -4,16 +4,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use mainstay_envelope::{Deadline, Monotonic};
+use mainstay_envelope::Deadline;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::spec::Checked;
-use super::state::{self, Kind};
+use super::state::{self, Kind, Limit};
 use crate::call::Call;
 use crate::live::{Link, Live};
 use crate::refusal::{Failed, Refusal, Rule, Why};
@@ -27,16 +26,6 @@ pub struct Timeouts(Live<Core>);
 struct Core {
     settings: Checked,
     scope: Arc<Scope>,
-}
-
-impl Core {
-    fn at_most(&self, kind: Kind) -> Option<Duration> {
-        let spec = self.settings.spec();
-        match kind {
-            Kind::Total => spec.total,
-            Kind::Attempt => spec.attempt,
-        }
-    }
 }
 
 impl Timeouts {
@@ -116,7 +105,11 @@ where
     fn call(&mut self, mut call: Call<R>) -> Self::Future {
         let link = self.timeouts.0.refresh();
         let core = link.value();
-        let at_most = core.at_most(self.kind);
+        let spec = core.settings.spec();
+        let at_most = match self.kind {
+            Kind::Total => spec.total,
+            Kind::Attempt => spec.attempt,
+        };
         let (now, deadline) = (call.facts.now, call.facts.deadline);
         let decided = state::limit(self.kind, now, at_most, deadline);
         let recorder = core.scope.recorder();
@@ -135,8 +128,7 @@ where
         };
         if let Some(limit) = limit {
             call.facts.deadline = Some(Deadline::at(limit.at));
-            let own = (limit.why != Why::DeadlineRanOut).then_some(self.kind);
-            self.limited = Some(Limited { at: limit.at, own, link: Arc::clone(link) });
+            self.limited = Some(Limited { limit, link: Arc::clone(link) });
         }
         ResponseFuture {
             future: Some(self.inner.call(call)),
@@ -146,12 +138,10 @@ where
     }
 }
 
-/// A limit, and who keeps it. Small, since it is moved twice; what it is called once it has passed is worked out then.
+/// A limit, and who keeps it.
 #[derive(Debug)]
 struct Limited {
-    at: Monotonic,
-    /// The limit that it is, if not the caller's deadline.
-    own: Option<Kind>,
+    limit: Limit,
     link: Arc<Link<Core>>,
 }
 
@@ -160,19 +150,12 @@ impl Limited {
         &self.link.value().scope
     }
 
-    /// What it is when its time is up. The settings are those that the call began with.
-    fn why(&self) -> Why {
-        let own = self.own.and_then(|kind| Some(state::passed(kind, self.link.value().at_most(kind)?)));
-        own.unwrap_or(Why::DeadlineRanOut)
-    }
-
     /// That its time is up.
-    #[cold]
     fn over(&self) -> Refusal {
-        let Limited { at, .. } = *self;
+        let Limit { at, why } = self.limit;
         // The timer may be a hair early of the clock; what was decided is what the timer said.
         let now = self.scope().now().max(at);
-        self.scope().refuse(Rule::Timeout, state::OVER, now, state::over_inputs(at), 1, self.why())
+        self.scope().refuse(Rule::Timeout, state::OVER, now, state::over_inputs(at), 1, why)
     }
 }
 
@@ -222,7 +205,7 @@ where
         }
         let Some(limit) = limit else { return Poll::Pending };
         if this.sleep.is_none() {
-            let remaining = limit.at.saturating_since(limit.scope().now());
+            let remaining = limit.limit.at.saturating_since(limit.scope().now());
             this.sleep.set(Some(tokio::time::sleep(remaining)));
         }
         match this.sleep.as_pin_mut().map(|sleep| sleep.poll(cx)) {
@@ -236,7 +219,7 @@ where
 fn owned<E>(failed: Failed<E>, limit: Option<&Limited>) -> Failed<E> {
     match (failed, limit) {
         (Failed::Refused(mut refusal), Some(limit)) if refusal.why == Why::DeadlineRanOut => {
-            refusal.why = limit.why();
+            refusal.why = limit.limit.why;
             Failed::Refused(refusal)
         }
         (failed, _) => failed,

@@ -39,21 +39,19 @@ pub fn limit(
     if deadline.is_some_and(|deadline| deadline.reading() <= now) {
         return Err(Why::DeadlineReached);
     }
-    let own = at_most.map(|limit| Limit { at: now + limit, why: passed(kind, limit) });
+    let own = at_most.map(|limit| {
+        let why = match kind {
+            Kind::Total => Why::TotalTimedOut { limit },
+            Kind::Attempt => Why::AttemptTimedOut { limit },
+        };
+        Limit { at: now + limit, why }
+    });
     let callers = deadline.map(|deadline| Limit { at: deadline.reading(), why: Why::DeadlineRanOut });
     Ok(match (own, callers) {
         // At the same time, the caller is gone: that says more than that the try was slow.
         (Some(own), Some(callers)) => Some(if own.at < callers.at { own } else { callers }),
         (own, callers) => own.or(callers),
     })
-}
-
-/// That the rule's own limit passed.
-pub(super) const fn passed(kind: Kind, limit: Duration) -> Why {
-    match kind {
-        Kind::Total => Why::TotalTimedOut { limit },
-        Kind::Attempt => Why::AttemptTimedOut { limit },
-    }
 }
 
 // ---- recorded decisions ---------------------------------------------------------------------------------
