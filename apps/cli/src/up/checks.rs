@@ -16,11 +16,15 @@ use crate::shop_store::{self, For};
 /// [`DRAIN_WITHIN`](crate::service::DRAIN_WITHIN).
 const OLD_ONES_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a folder's holder is waited for. A process that was killed keeps its locks until the system has taken it
+/// apart, and whoever starts the next one at once (a supervisor, a script) is not to be refused for that.
+const HOLDER_WITHIN: Duration = Duration::from_secs(2);
+
 /// The largest `--port-base`: four ports lie above it.
 pub(super) const PORT_BASE_MAX: u16 = u16::MAX - 4;
 
 /// Makes the data folder and takes it for this process.
-pub(super) fn take(folder: &Folder) -> Result<Lock> {
+pub(super) async fn take(folder: &Folder) -> Result<Lock> {
     folder.make(&Service::ALL).map_err(|(path, cause)| {
         Unusable(format!(
             "{}: this folder can't be made: {cause}; nothing was started; check who may write there, or give \
@@ -28,7 +32,8 @@ pub(super) fn take(folder: &Folder) -> Result<Lock> {
             path.display()
         ))
     })?;
-    let lock = Lock::take(&folder.up_lock(), "up").map_err(|error| match error {
+    let taken = Lock::take_within(&folder.up_lock(), "up", HOLDER_WITHIN, |_| {}).await;
+    let lock = taken.map_err(|error| match error {
         NotLocked::Held { holder, .. } => Unusable(format!(
             "{}: this data folder is in use: {holder} runs on it; nothing was started; stop it, or give another \
              folder with --data",

@@ -60,7 +60,7 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let server = arguments.store.as_ref().map(Given::server).transpose()?;
     let store = server.map(|server| (server, arguments.durability));
     let data = Folder::new(std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone()));
-    let lock = checks::take(&data)?;
+    let lock = checks::take(&data).await?;
     let names = Service::ALL.map(|service| service.name().to_owned());
     let (console, written) = Console::new(std::io::stdout(), names, colours(), output.json);
     let gone = checks::old_ones_gone(&data, |service, holder| {

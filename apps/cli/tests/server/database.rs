@@ -89,9 +89,12 @@ impl Drop for Names {
     }
 }
 
-/// The binary, run to its end, with what it finds in its environment as STORE.
+/// The binary, run to its end, with what it finds in its environment as STORE. One that goes on instead, as an `up`
+/// does that should have been refused, is ended after a minute, and that shows in its code.
 pub(crate) fn mainstay(store: &str, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).env("STORE", store).stdin(Stdio::null()).output().unwrap()
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=30", "60", PROGRAM]).args(arguments);
+    command.env("STORE", store).stdin(Stdio::null()).output().unwrap()
 }
 
 /// What it prints when it succeeds.

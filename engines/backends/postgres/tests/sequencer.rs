@@ -123,6 +123,9 @@ async fn a_stopped_one_is_followed_and_can_do_no_harm_when_it_wakes() {
     let follows = until(&mut follower, |status| status.position == 15).await;
     assert_eq!((follows.role, follows.outbox), (Role::Active { epoch: 2 }, 10));
     assert_eq!(held.role, Role::Active { epoch: 1 });
+    // The server ended the transaction that stood, instead of having everybody wait for it.
+    let rounds = conn.fetch_one("select count(*) from mainstay.round where epoch = 1").await.unwrap();
+    assert_eq!(rounds.get::<i64, _>(0), 1, "only the round before it");
     // It wakes, its commit fails, and it sees that it was replaced.
     until(&mut stopped, |status| status.role == Role::Candidate).await;
     write(&mut conn, 5).await;
