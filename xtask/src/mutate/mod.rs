@@ -280,6 +280,19 @@ mod tests {
         assert_eq!(report.rows[0].verdict, "NOT TRIED");
     }
 
+    /// What a change makes stale is seen with the change, and not when all mutations are run some day.
+    #[test]
+    fn each_mutation_of_this_tree_finds_its_place() {
+        let tree = Tree::open(&tree::root().unwrap()).unwrap();
+        let mutations = plan::read(&tree).unwrap();
+        assert!(!mutations.is_empty());
+        let stale = mutations.iter().filter_map(|mutation| {
+            let why = plan::edited(tree.root(), &mutation.edits).err()?;
+            Some(format!("{}: {why:#}", mutation.name))
+        });
+        assert_eq!(stale.collect::<Vec<_>>(), Vec::<String>::new());
+    }
+
     #[test]
     fn nothing_to_run_is_an_error() {
         let directory = checkout(&[]);

@@ -129,6 +129,23 @@ fn refused(port: u16, service: Service, cause: &std::io::Error) -> String {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_is_waited_for_as_long_as_a_killed_holder_may_take_to_be_gone() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = Folder::new(data.path());
+        let held = take(&folder).await.unwrap();
+        let began = tokio::time::Instant::now();
+        let refused = take(&folder).await.unwrap_err().to_string();
+        assert!(refused.contains("this data folder is in use: process "), "{refused}");
+        assert_eq!(began.elapsed(), HOLDER_WITHIN);
+        let gone = async {
+            tokio::time::sleep(HOLDER_WITHIN / 2).await;
+            drop(held);
+        };
+        let (taken, ()) = tokio::join!(take(&folder), gone);
+        taken.unwrap();
+    }
+
     #[test]
     fn a_port_in_use_is_named_with_its_service() {
         let free = ports(0).unwrap();

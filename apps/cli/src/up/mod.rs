@@ -60,26 +60,30 @@ pub(crate) async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let server = arguments.store.as_ref().map(Given::server).transpose()?;
     let store = server.map(|server| (server, arguments.durability));
     let data = Folder::new(std::path::absolute(&arguments.data).unwrap_or_else(|_| arguments.data.clone()));
-    let lock = checks::take(&data).await?;
     let names = Service::ALL.map(|service| service.name().to_owned());
     let (console, written) = Console::new(std::io::stdout(), names, colours(), output.json);
-    let gone = checks::old_ones_gone(&data, |service, holder| {
-        let line = format!("waiting for {holder} of an earlier run to end");
-        console.said(
-            service.name(),
-            &line,
-            &json!({ "service": service, "event": "waiting", "for": holder }),
-        );
-    });
-    let interrupted = tokio::select! {
-        ready = async { gone.await?; checks::stores(store.as_ref(), &data).await } => ready.map(|()| None)?,
-        name = signals.next() => Some(name),
+    let ready = async {
+        let lock = checks::take(&data).await?;
+        checks::old_ones_gone(&data, |service, holder| {
+            let line = format!("waiting for {holder} of an earlier run to end");
+            console.said(
+                service.name(),
+                &line,
+                &json!({ "service": service, "event": "waiting", "for": holder }),
+            );
+        })
+        .await?;
+        checks::stores(store.as_ref(), &data).await?;
+        anyhow::Ok(lock)
     };
-    if let Some(name) = interrupted {
-        console.tell(&format!("{name}: nothing was started"), &json!({ "event": "signal", "signal": name }));
-        console.close(written).await;
-        return Ok(());
-    }
+    let lock = tokio::select! {
+        ready = ready => ready?,
+        name = signals.next() => {
+            console.tell(&format!("{name}: nothing was started"), &json!({ "event": "signal", "signal": name }));
+            console.close(written).await;
+            return Ok(());
+        }
+    };
     let addresses = Addresses::new(checks::ports(arguments.port_base)?);
     let programs = programs(&data, &addresses, store.as_ref())?;
     let spec = Spec { drain_within: DRAIN_WITHIN + DRAIN_WITHIN / 2, ..Spec::default() };

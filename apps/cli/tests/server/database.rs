@@ -1,12 +1,12 @@
 //! The server, and schemas on it that no other run of these tests uses.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay::postgres::sqlx::postgres::PgConnectOptions;
 use mainstay::postgres::sqlx::{self, Connection, Executor, PgConnection};
 
-use super::kit::{PROGRAM, text};
+use super::kit::{mainstay_with, text};
 
 /// Where the server is. A missing one is a failure that says what to do, not a test that passes.
 pub(crate) fn url() -> String {
@@ -89,12 +89,9 @@ impl Drop for Names {
     }
 }
 
-/// The binary, run to its end, with what it finds in its environment as STORE. One that goes on instead, as an `up`
-/// does that should have been refused, is ended after a minute, and that shows in its code.
+/// The binary, run to its end, with what it finds in its environment as STORE.
 pub(crate) fn mainstay(store: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=30", "60", PROGRAM]).args(arguments);
-    command.env("STORE", store).stdin(Stdio::null()).output().unwrap()
+    mainstay_with(arguments, &[("STORE", store)])
 }
 
 /// What it prints when it succeeds.

@@ -17,7 +17,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary, run to its end.
 pub(crate) fn mainstay(arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
+    mainstay_with(arguments, &[])
+}
+
+/// The same, with more in its environment. One that goes on instead, as an `up` does that should have been refused, is
+/// told to end when it takes longer than our patience, and that shows in its code.
+pub(crate) fn mainstay_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=30").arg(PATIENCE.as_secs().to_string()).arg(PROGRAM).args(arguments);
+    command.envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
